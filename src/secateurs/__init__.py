@@ -1,0 +1,63 @@
+"""secateurs: train wide, prune to the structure, ship something really smaller and faster.
+
+Importing this loads no third-party module; public names resolve on first use (PEP 562).
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from secateurs import criteria, masks, measures, networks, objectives, optimizers, schedules
+    from secateurs.data.batches import Data
+    from secateurs.errors import InputError, SecateursError
+    from secateurs.estimator import TicketClassifier, TicketRegressor, load
+    from secateurs.tickets import Ticket, TicketConfig, find_ticket
+    from secateurs.training import PhaseConfig
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Data": "data.batches",
+    "InputError": "errors",
+    "PhaseConfig": "training",
+    "SecateursError": "errors",
+    "Ticket": "tickets",
+    "TicketClassifier": "estimator",
+    "TicketConfig": "tickets",
+    "TicketRegressor": "estimator",
+    "find_ticket": "tickets",
+    "load": "estimator",
+}
+_MODULES = ("criteria", "masks", "measures", "networks", "objectives", "optimizers", "schedules")
+
+__all__ = [
+    "Data",
+    "InputError",
+    "PhaseConfig",
+    "SecateursError",
+    "Ticket",
+    "TicketClassifier",
+    "TicketConfig",
+    "TicketRegressor",
+    "criteria",
+    "find_ticket",
+    "load",
+    "masks",
+    "measures",
+    "networks",
+    "objectives",
+    "optimizers",
+    "schedules",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(f"secateurs.{_HOMES[name]}"), name)
+    if name in _MODULES:
+        return import_module(f"secateurs.{name}")
+    raise AttributeError(f"module 'secateurs' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

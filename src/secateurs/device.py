@@ -1,0 +1,137 @@
+"""Where the arithmetic runs, and how fast it may be without becoming inexact."""
+
+import platform
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from secateurs.errors import InputError
+
+__all__ = ["Precision", "arithmetic", "onednn_is_exact", "pick"]
+
+Precision = Literal["fp32", "bf16"]
+
+
+def pick(device: str | torch.device | None) -> torch.device:
+    """Return the device asked for; None is CUDA where there is one and the CPU elsewhere.
+
+    Raises:
+        InputError: not a device, or one that this machine lacks.
+
+    >>> pick("cpu")
+    device(type='cpu')
+    """
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        found = torch.device(device)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError, TypeError) as err:
+        raise InputError(
+            f"device must be one that this machine has, such as 'cpu' or 'cuda', got {device!r}"
+        ) from err
+    return found
+
+
+class _OneDnnLinear(torch.autograd.Function):
+    """y = x W^T + b in float32 by oneDNN, forward and backward."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.has_bias = bias is not None
+        return _onednn(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        x, weight = ctx.saved_tensors
+        (g,) = grads
+        need_x, need_weight, _ = ctx.needs_input_grad
+        grad_x = _onednn(g, weight.t().contiguous(), None) if need_x else None
+        grad_w = (
+            _onednn(g.t().contiguous(), x.t().contiguous(), None) if need_weight else None
+        )
+        return grad_x, grad_w, g.sum(0) if ctx.has_bias else None
+
+
+def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    out: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")  # noqa: SLF001
+    return out
+
+
+class _FastLinear(TorchFunctionMode):
+    """Routes float32 `F.linear` calls on matrices to oneDNN, in any module."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        if func is F.linear and not kwargs:
+            x, weight, *bias = args
+            if x.dim() == 2 and x.dtype == weight.dtype == torch.float32:
+                return _OneDnnLinear.apply(x, weight, bias[0] if bias else None)
+        return func(*args, **(kwargs or {}))
+
+
+@cache
+def onednn_is_exact() -> bool:
+    """Return whether the oneDNN linear layer works here and equals torch's own.
+
+    A start-up self-test, once a process: output and gradients of a layer must agree with torch's
+    to a relative error of 1e-6. The private operator behind it may change between torch versions;
+    then the answer is no and torch's own is used.
+    """
+    generator = torch.Generator().manual_seed(0)
+    x, w = (torch.randn(s, generator=generator) for s in ((64, 96), (80, 96)))
+    b = torch.randn(80, generator=generator)
+    try:
+        results = []
+        for linear in (F.linear, _OneDnnLinear.apply):
+            inputs = [t.clone().requires_grad_() for t in (x, w, b)]
+            y = linear(*inputs)
+            results.append([y.detach(), *torch.autograd.grad(y.square().sum(), inputs)])
+    except (RuntimeError, AttributeError, TypeError):
+        return False
+    return all(
+        float((one - other).norm() / one.norm()) <= 1e-6
+        for one, other in zip(*results, strict=True)
+    )
+
+
+@cache
+def _is_amd() -> bool:
+    """Return whether this is an AMD CPU, where torch's default fp32 linear is slow."""
+    try:
+        return "AuthenticAMD" in Path("/proc/cpuinfo").read_text(encoding="ascii", errors="ignore")
+    except OSError:
+        return "AMD" in platform.processor()
+
+
+@contextmanager
+def _exact(device: torch.device) -> Iterator[None]:
+    # by vendor and not by a stopwatch: the choice must be the same in every run on a machine
+    fast = device.type == "cpu" and _is_amd() and onednn_is_exact()
+    with _FastLinear() if fast else nullcontext():
+        yield
+
+
+def arithmetic(precision: Precision, device: torch.device) -> AbstractContextManager[Any]:
+    """Return the context in which a training step runs.
+
+    "fp32" is float32, by the fastest exact linear layer; "bf16" is torch's autocast, which keeps
+    BatchNorm and losses in float32.
+
+    Raises:
+        InputError: precision is neither.
+    """
+    if precision == "fp32":
+        return _exact(device)
+    if precision == "bf16":
+        return torch.autocast(device.type, dtype=torch.bfloat16)
+    raise InputError(f"precision must be 'fp32' or 'bf16', got {precision!r}")

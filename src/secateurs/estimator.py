@@ -1,0 +1,867 @@
+"""IUNet for people with a table: scikit-learn estimators that find a ticket and predict with it."""
+
+import html
+import math
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+from sklearn.model_selection import train_test_split
+from sklearn.utils import Tags, check_random_state, compute_class_weight
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import (
+    _check_sample_weight,
+    assert_all_finite,
+    check_is_fitted,
+    column_or_1d,
+    validate_data,
+)
+from torch import Tensor
+
+from secateurs import criteria, device as devices, masks, model_directory, objectives, recipes
+from secateurs.data.batches import Data
+from secateurs.data.prepare import encode_frame, fit_preparation, to_frame
+from secateurs.data.views import ColumnViews, View, corruption, of_columns
+from secateurs.device import Precision
+from secateurs.errors import CollapseWarning, InputError, TimeLimitWarning
+from secateurs.masks import Mask
+from secateurs.measures.quality import classification, regression
+from secateurs.measures.regime import start_mask_overlap, weight_movement
+from secateurs.measures.size import n_parameters, n_parameters_kept
+from secateurs.networks.dense import MLP
+from secateurs.networks.init import initialise_
+from secateurs.optimizers import SGD, AdamW
+from secateurs.preparation import check, feature_names, groups, input_names, width
+from secateurs.progress import PhaseProgress
+from secateurs.recipes import Recipe
+from secateurs.seeds import derive, stream
+from secateurs.tickets import Searched, Ticket, TicketConfig, density_for, prune, search
+from secateurs.training import PhaseConfig, outputs
+
+__all__ = ["TicketClassifier", "TicketRegressor", "load"]
+
+AUTO_COMPRESSIONS = (2, 4, 8, 16, 32)
+AUTO_VAL_FRACTION = 0.2
+
+ArrayLike = Any
+Criterion = Literal["magnitude", "random"] | Callable[..., masks.Scores]
+
+
+def _is_frame(X: object) -> bool:
+    return hasattr(X, "__dataframe__") or hasattr(X, "__arrow_c_stream__")
+
+
+class _TicketEstimator(BaseEstimator):
+    """What the classifier and the regressor share: reading tables, fitting, saving."""
+
+    _contrastive = False
+
+    def _recipe(self, n_rows: int) -> Recipe:
+        names = ("widths", "search_epochs", "search_lr", "finetune_epochs", "batch_size")
+        given = {name: getattr(self, name) for name in (*names, "init_scale")}
+        if given["widths"] is not None:
+            given["widths"] = tuple(int(w) for w in given["widths"])
+        return recipes.resolve(n_rows, preset=self.preset, regime=self.regime, given=given)
+
+    def _config(self, recipe: Recipe, compression: float, loss: objectives.Loss) -> TicketConfig:
+        criterion = self.criterion
+        if not callable(criterion):
+            if criterion not in criteria.CRITERIA:
+                raise InputError(
+                    f"criterion must be a callable or one of {', '.join(criteria.CRITERIA)}, "
+                    f"got {criterion!r}"
+                )
+            criterion = criteria.CRITERIA[criterion]
+        common: dict[str, Any] = {
+            "batch_size": recipe.batch_size,
+            "loss": loss,
+            "precision": self.precision,
+        }
+        searching = PhaseConfig(
+            epochs=recipe.search_epochs,
+            optimizer=SGD(lr=recipe.search_lr),
+            contrastive_weight=self.contrastive_weight if self._contrastive else 0.0,
+            temperature=self.temperature if self._contrastive else 1.0,
+            **common,
+        )
+        finetuning = PhaseConfig(
+            epochs=recipe.finetune_epochs,
+            optimizer=AdamW(lr=self.finetune_lr, weight_decay=self.weight_decay),
+            snapshots=self.snapshots,
+            **common,
+        )
+        return TicketConfig(
+            search=searching,
+            finetune=finetuning,
+            compression=compression,
+            criterion=criterion,
+            rewind=self.rewind,
+            init_scale=recipe.init_scale,
+        )
+
+    def _check_parameters(self) -> None:
+        auto = self.compression == "auto"
+        if not auto and (isinstance(self.compression, str) or not 1 <= self.compression < math.inf):
+            raise InputError(
+                "compression must be a number of at least 1 (1 keeps everything) or 'auto', "
+                f"got {self.compression!r}"
+            )
+        if not isinstance(self.n_tickets, (int, np.integer)) or self.n_tickets < 1:
+            raise InputError(f"n_tickets must be an integer of at least 1, got {self.n_tickets!r}")
+        if not 0 <= self.val_fraction < 1:
+            raise InputError(f"val_fraction must be in [0, 1), got {self.val_fraction!r}")
+        if self.time_limit is not None and not self.time_limit > 0:
+            raise InputError(f"time_limit must be positive seconds or None, got {self.time_limit}")
+        if self.checkpoint_dir is not None and not isinstance(self.random_state, (int, np.integer)):
+            raise InputError(
+                "checkpoint_dir needs an integer random_state, since a resumed fit must draw the "
+                f"same numbers, got random_state={self.random_state!r}"
+            )
+        devices.pick(self.device)
+
+    def _read(self, X: ArrayLike, *, reset: bool) -> Any:
+        """Validate X and return it as something `encode_frame` takes."""
+        if not _is_frame(X):
+            return validate_data(self, X, reset=reset, dtype=None, ensure_all_finite="allow-nan")
+        frame = to_frame(X)
+        if reset and len(frame) == 0:
+            raise InputError("a table needs at least one row, got 0 rows; check how it was read")
+        if not reset:
+            names = input_names(self.preparation_)
+            if set(names) <= set(frame.columns) and len(names) == len(frame.columns):
+                frame = frame[names]  # another order is fine
+            else:
+                encode_frame(self.preparation_, frame.iloc[:0])  # raises, naming the columns
+        return validate_data(self, frame, reset=reset, skip_check_array=True)
+
+    def _encode(self, X: ArrayLike) -> Tensor:
+        read = self._read(X, reset=False)
+        return torch.from_numpy(encode_frame(self.preparation_, read))
+
+    def _view(self, x: Tensor) -> View | None:
+        if not self._contrastive or not self.contrastive_weight:
+            return None
+        if self.views is not None:
+            return of_columns(self.preparation_, self.views)
+        return corruption(x, groups(self.preparation_), rate=self.corruption_rate)
+
+    def _split(
+        self, n: int, strata: NDArray[Any] | None, fraction: float, seed: int
+    ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        rows = np.arange(n)
+        if not fraction:
+            return rows, rows[:0]
+        try:
+            train, held = train_test_split(
+                rows, test_size=fraction, stratify=strata, random_state=derive(seed, "val") % 2**32
+            )
+        except ValueError as err:
+            raise InputError(
+                f"val_fraction={fraction:g} cannot be split off {n} rows with every class on both "
+                f"sides ({err}); change it or pass X_val, y_val"
+            ) from err
+        return np.sort(train), np.sort(held)
+
+    def _fit(
+        self,
+        X: Any,
+        y: Tensor,
+        n_outputs: int,
+        weight: NDArray[np.float64] | None,
+        validation: tuple[ArrayLike, Tensor] | None,
+        strata: NDArray[Any] | None,
+        loss: objectives.Loss,
+    ) -> Self:
+        """Fit on validated rows whose targets are tensors."""
+        begin = time.monotonic()
+        auto = self.compression == "auto"
+        seed = int(
+            self.random_state
+            if isinstance(self.random_state, (int, np.integer))
+            else check_random_state(self.random_state).randint(2**31 - 1)
+        )
+        fraction = self.val_fraction or (AUTO_VAL_FRACTION if auto else 0.0)
+        rows, held = self._split(len(y), strata, 0.0 if validation is not None else fraction, seed)
+        frame = to_frame(X)
+        self.preparation_ = fit_preparation(frame.iloc[rows])
+        x = torch.from_numpy(encode_frame(self.preparation_, frame.iloc[rows]))
+        pair = None
+        if validation is not None:
+            pair = (self._encode(validation[0]), validation[1])
+        elif len(held):
+            x_held = torch.from_numpy(encode_frame(self.preparation_, frame.iloc[held]))
+            pair = (x_held, y[held])
+        row_weight = None if weight is None else torch.from_numpy(weight[rows]).float()
+        data = Data(train=(x, y[rows]), validation=pair, weight=row_weight)
+
+        recipe = self._recipe(len(rows))
+        tickets: list[Ticket] = []
+        chosen: float | None = None if auto else float(self.compression)
+        with PhaseProgress() if self.verbose else nullcontext() as progress:
+            for i in range(self.n_tickets):
+                if isinstance(progress, PhaseProgress) and self.n_tickets > 1:
+                    progress.title = f"ticket {i + 1}/{self.n_tickets}"
+                left = self.n_tickets - i
+                limit = None
+                if self.time_limit is not None:
+                    limit = max(self.time_limit - (time.monotonic() - begin), 0.0) / left
+                candidates = AUTO_COMPRESSIONS if chosen is None else (chosen,)
+                found = self._find(
+                    data, n_outputs, recipe, candidates, loss, derive(seed, "ticket", i), i, limit,
+                    progress,
+                )
+                if chosen is None:
+                    chosen, ticket = self._smallest(found, data)
+                else:
+                    ticket = found[chosen]
+                tickets.append(ticket)
+        assert chosen is not None  # noqa: S101 (the first ticket set it)
+        self._keep(tickets, chosen, recipe, len(rows), time.monotonic() - begin)
+        return self
+
+    def _find(
+        self,
+        data: Data,
+        n_outputs: int,
+        recipe: Recipe,
+        compressions: Sequence[float],
+        loss: objectives.Loss,
+        seed: int,
+        index: int,
+        limit: float | None,
+        progress: Any,
+    ) -> dict[float, Ticket]:
+        """One search, one ticket a compression."""
+        network = MLP(data.train[0].shape[1], n_outputs, widths=recipe.widths)
+        initialise_(network, generator=stream(seed, "init"))
+        names = [f"encoder.{i}.weight" for i in range(0, 3 * len(recipe.widths), 3)]
+        configs = {r: self._config(recipe, r, loss) for r in compressions}
+        feasible = {}
+        for r, config in configs.items():
+            try:
+                density_for(config, network, names)
+                feasible[r] = config
+            except InputError:
+                if len(configs) == 1:
+                    raise
+        if not feasible:
+            raise InputError(
+                f"compression='auto' tries {AUTO_COMPRESSIONS} and none leaves a weight in every "
+                "layer; use a wider network or compression=1"
+            )
+        folder = None if self.checkpoint_dir is None else Path(self.checkpoint_dir) / f"ticket-{index}"
+        common: dict[str, Any] = {
+            "seed": seed,
+            "view": self._view(data.train[0]),
+            "device": self.device,
+            "checkpoint_dir": folder,
+            "progress": progress,
+        }
+        first = next(iter(feasible.values()))
+        start = time.monotonic()
+        costs = [0.0, *([float(recipe.finetune_epochs)] * len(feasible))]
+        if any(r > 1 for r in feasible):
+            costs[0] = recipe.search_epochs * (2.0 if first.search.contrastive_weight else 1.0)
+        ends = start + (limit or 0.0) * np.cumsum(costs) / (sum(costs) or 1.0)
+        deadlines = [math.inf] * len(costs) if limit is None else [float(end) for end in ends]
+        if costs[0]:
+            searched = search(network, data, first, deadline=deadlines[0], **common)
+        else:
+            state = {k: v.detach().clone() for k, v in network.state_dict().items()}
+            searched = Searched(start=state, state=state, kept=state, history=[], complete=True)
+        return {
+            r: prune(network, data, searched, config, deadline=deadline, **common)
+            for (r, config), deadline in zip(feasible.items(), deadlines[1:], strict=True)
+        }
+
+    def _row_errors(self, ticket: Ticket, data: Data) -> NDArray[np.float64]:
+        """Return one error a validation row: 0/1 for classes, squared for numbers."""
+        assert data.validation is not None  # noqa: S101
+        x, y = data.validation
+        out = outputs(ticket.network.cpu(), x)
+        if y.dtype == torch.int64:
+            return (out.argmax(1) != y).double().numpy()
+        return (out.flatten() - y).double().square().numpy()
+
+    def _smallest(self, found: Mapping[float, Ticket], data: Data) -> tuple[float, Ticket]:
+        """Return the smallest ticket within one standard error of the best on validation rows."""
+        errors = {r: self._row_errors(ticket, data) for r, ticket in found.items()}
+        best = min(errors, key=lambda r: errors[r].mean())
+        spread = errors[best].std(ddof=1) / math.sqrt(len(errors[best])) if len(errors[best]) > 1 else 0.0
+        near = [r for r, e in errors.items() if e.mean() <= errors[best].mean() + spread]
+        self.validation_errors_ = {r: float(e.mean()) for r, e in errors.items()}
+        return max(near), found[max(near)]
+
+    def _keep(
+        self, tickets: list[Ticket], chosen: float, recipe: Recipe, n_rows: int, seconds: float
+    ) -> None:
+        """Set the fitted attributes."""
+        self.compression_ = chosen
+        self.members_: list[MLP] = []
+        self.masks_: list[Mask] = []
+        rows = []
+        for i, ticket in enumerate(tickets):
+            mask = {name: kept.cpu() for name, kept in ticket.mask.items()}
+            for state in ticket.snapshots[-self.snapshots :]:
+                network = MLP(
+                    width(self.preparation_),
+                    ticket.network.decoder.out_features,  # type: ignore[union-attr, arg-type]
+                    widths=recipe.widths,
+                )
+                network.load_state_dict(state)
+                self.members_.append(network.eval().requires_grad_(requires_grad=False))
+                self.masks_.append(mask)
+            rows += [{"ticket": i, **row} for row in ticket.history]
+        self.history_ = pd.DataFrame(rows)
+        packed = model_directory.pack(self.members_, self.masks_)
+        first = tickets[0]
+        searched = first.searched
+        scaled = {n: searched.start[n] * recipe.init_scale for n in first.mask}
+        pruned = chosen > 1
+        self.density_ = masks.density(self.masks_[0])
+        total = sum(n_parameters(network) for network in self.members_)
+        kept = sum(map(n_parameters_kept, self.members_, self.masks_))
+        self.n_parameters_kept_ = kept
+        self.summary_: dict[str, Any] = {
+            "rows": n_rows,
+            "columns": len(feature_names(self.preparation_)),
+            "inputs": width(self.preparation_),
+            "widths": list(recipe.widths),
+            "compression": chosen,
+            "density": self.density_,
+            "parameters": total,
+            "parameters_kept": kept,
+            "model_compression": total / kept,
+            "members": len(self.members_),
+            "bytes": sum(t.numel() * t.element_size() for t in packed.values()),
+            "batch_size": recipe.batch_size,
+            "search_epochs": len(searched.history),
+            "finetune_epochs": len(first.history) - len(searched.history),
+            "weight_movement": weight_movement(scaled, searched.state, first.mask) if pruned else None,
+            "start_mask_overlap": start_mask_overlap(searched.start, first.mask) if pruned else None,
+            "complete": all(ticket.complete for ticket in tickets),
+            "seconds": seconds,
+        }
+        if not self.summary_["complete"]:
+            warnings.warn(
+                f"the time limit of {self.time_limit:g} s ended training early: "
+                f"{self.summary_['search_epochs']} search and {self.summary_['finetune_epochs']} "
+                "finetuning epochs ran; raise time_limit for the full recipe",
+                TimeLimitWarning,
+                stacklevel=4,
+            )
+
+    def _outputs(self, X: ArrayLike) -> list[NDArray[np.float64]]:
+        """Return the outputs of every member, each [rows, outputs]."""
+        check_is_fitted(self)
+        x = self._encode(X)
+        where = devices.pick(self.device)
+        results = []
+        for network in self.members_:
+            out = outputs(network.to(where), x.to(where))
+            results.append(out.double().cpu().numpy())
+            network.cpu()  # so that a pickle opens on a machine without this device
+        return results
+
+    def _description(self) -> dict[str, Any]:
+        parameters = {}
+        for name, value in self.get_params(deep=False).items():
+            if isinstance(value, (np.integer, np.floating, np.bool_)):
+                value = value.item()  # noqa: PLW2901
+            if isinstance(value, Path):
+                value = str(value)  # noqa: PLW2901
+            if isinstance(value, dict):
+                value = {"dict": [[_plain(k), _plain(v)] for k, v in value.items()]}  # noqa: PLW2901
+            if isinstance(value, (type(None), bool, int, float, str, list, tuple, dict)):
+                parameters[name] = value
+        return {
+            "estimator": type(self).__name__,
+            "parameters": parameters,
+            "preparation": self.preparation_,
+            "feature_names_in": list(map(str, getattr(self, "feature_names_in_", []))),
+            "summary": self.summary_,
+        }
+
+    def save(self, path: str | Path) -> None:
+        """Write the model as a folder: safetensors weights, bit-packed masks, JSON.
+
+        Callables among the parameters (`views`, `criterion`) are not needed to predict and not
+        saved.
+
+        Raises:
+            InputError: not writable, disk full, or `path` is something that is not a model; an
+                older model there is intact.
+        """
+        check_is_fitted(self)
+        history = {
+            name: [None if pd.isna(v) else v for v in column.tolist()]
+            for name, column in self.history_.items()
+        }
+        model_directory.write(
+            Path(path), self._description(), history, self.members_, self.masks_  # type: ignore[arg-type]
+        )
+
+    def _html_repr(self) -> str:
+        drawn: str = super()._html_repr()
+        if not hasattr(self, "summary_"):
+            return drawn
+        cells = "".join(
+            f"<tr><th style='text-align:left'>{html.escape(key.replace('_', ' '))}</th>"
+            f"<td>{html.escape(_show(value))}</td></tr>"
+            for key, value in self.summary_.items()
+        )
+        return f"{drawn}<table><caption>fitted</caption>{cells}</table>"
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        tags.input_tags.categorical = True
+        tags.input_tags.string = True
+        tags.non_deterministic = False
+        return tags
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _show(value: Any) -> str:
+    return f"{value:,.4g}" if isinstance(value, float) else f"{value}"
+
+
+def _kept_rows(
+    sample_weight: ArrayLike, X: Any
+) -> tuple[NDArray[np.float64] | None, NDArray[np.intp]]:
+    """Return weights without zeros, and the rows they belong to; equal weights equal none."""
+    n = len(X)
+    if sample_weight is None:
+        return None, np.arange(n)
+    weight = _check_sample_weight(
+        sample_weight, np.empty((n, 1)), dtype=np.float64, ensure_non_negative=True
+    )
+    rows = np.flatnonzero(weight)
+    if not len(rows):
+        raise InputError("sample_weight must be positive for some row, got zeros only")
+    kept = weight[rows]
+    return (None if (kept == kept[0]).all() else kept / kept.mean()), rows
+
+
+def _rows(X: Any, rows: NDArray[np.intp]) -> Any:
+    if len(rows) == len(X):
+        return X
+    return X.iloc[rows] if isinstance(X, pd.DataFrame) else X[rows]
+
+
+class TicketClassifier(ClassifierMixin, _TicketEstimator):
+    """A classifier for tables: a wide network pruned to the structure the invariances reveal.
+
+    IUNet: the network is searched with cross-entropy plus a contrastive term over corrupted views
+    (ILO) from small initial weights (PIS), pruned once by magnitude, put back to its initial
+    weights and finetuned. Tables come as they are: numbers, categories, strings, booleans, missing
+    values.
+
+    Args:
+        compression: r; 1/r of the encoder's weights are kept. 1 is the dense network, "auto" the
+            smallest of 2, 4, ..., 32 within one standard error on validation rows (20% are held
+            out for it unless `val_fraction` or `X_val` say otherwise).
+        preset: "paper" is MLP_TAB (9 layers of 512) with the paper's recipe, whatever the table's
+            size; it fills the parameters below that are None. Set `snapshots=3` for its ensemble.
+        init_scale: kappa, the factor on the initial weights during the search (PIS).
+        contrastive_weight: lambda of the contrastive term; 0 searches by cross-entropy alone.
+        corruption_rate: c, the share of columns that a view replaces (SCARF).
+        temperature: of the contrastive term.
+        criterion: "magnitude", "random", or a callable; see `secateurs.criteria`.
+        rewind: "start", "scaled_start", "step:K", "none" or "random".
+        widths: hidden layer sizes.
+        search_epochs, search_lr: of the search phase (SGD, Nesterov momentum).
+        finetune_epochs: 105 (cosine cycles of 15, 30 and 60), fewer on large tables.
+        finetune_lr, weight_decay: of the finetuning phase (AdamW).
+        batch_size: 128, more on large tables.
+        snapshots: 1 keeps the final network; 3 also those at the ends of the two earlier cycles.
+        n_tickets: networks that are found from different seeds and averaged.
+        views: None is SCARF; or your own invariances on original columns: a callable
+            (columns, rng) -> columns, or a dict of callables (values, rng) -> values by column.
+        regime: "rich" or "lazy" sets init_scale and search_lr together.
+        class_weight: None, "balanced" or a dict; weights the cross-entropy only.
+        val_fraction: stratified share held out and watched (see `history_`).
+        precision: "fp32" or "bf16".
+        device: "cpu", "cuda", ...; None picks.
+        time_limit: seconds after which training stops at the end of an epoch.
+        checkpoint_dir: folder from which an interrupted fit continues.
+        random_state: int, RandomState or None.
+        verbose: 0 is silent, 1 shows a line for each phase.
+
+    Attributes:
+        classes_: labels, in the order of `predict_proba`'s columns.
+        summary_: dict of sizes, epochs and regime (how far the weights moved).
+        history_: DataFrame with one row an epoch.
+        density_, n_parameters_kept_: kept share of the prunable weights, parameters that remain.
+        compression_: r as used. preparation_, members_, masks_: what predicts.
+
+    >>> from sklearn.datasets import load_iris
+    >>> X, y = load_iris(return_X_y=True, as_frame=True)
+    >>> clf = TicketClassifier(widths=(32, 32), search_epochs=5, finetune_epochs=14, random_state=0)
+    >>> clf.fit(X, y).predict_proba(X).shape
+    (150, 3)
+    >>> clf.density_
+    0.125
+    """
+
+    _contrastive = True
+
+    def __init__(
+        self,
+        compression: float | Literal["auto"] = 8,
+        *,
+        preset: str | None = None,
+        init_scale: float = 0.25,
+        contrastive_weight: float = 1.0,
+        corruption_rate: float = 0.6,
+        temperature: float = 1.0,
+        criterion: Criterion = "magnitude",
+        rewind: str = "start",
+        widths: Sequence[int] | None = None,
+        search_epochs: int | None = None,
+        search_lr: float | None = None,
+        finetune_epochs: int | None = None,
+        finetune_lr: float = 1e-3,
+        weight_decay: float = 1e-2,
+        batch_size: int | None = None,
+        snapshots: int = 1,
+        n_tickets: int = 1,
+        views: ColumnViews | None = None,
+        regime: str | None = None,
+        class_weight: str | Mapping[Any, float] | None = None,
+        val_fraction: float = 0.0,
+        precision: Precision = "fp32",
+        device: str | None = None,
+        time_limit: float | None = None,
+        checkpoint_dir: str | Path | None = None,
+        random_state: Any = None,
+        verbose: int = 0,
+    ) -> None:
+        self.compression = compression
+        self.preset = preset
+        self.init_scale = init_scale
+        self.contrastive_weight = contrastive_weight
+        self.corruption_rate = corruption_rate
+        self.temperature = temperature
+        self.criterion = criterion
+        self.rewind = rewind
+        self.widths = widths
+        self.search_epochs = search_epochs
+        self.search_lr = search_lr
+        self.finetune_epochs = finetune_epochs
+        self.finetune_lr = finetune_lr
+        self.weight_decay = weight_decay
+        self.batch_size = batch_size
+        self.snapshots = snapshots
+        self.n_tickets = n_tickets
+        self.views = views
+        self.regime = regime
+        self.class_weight = class_weight
+        self.val_fraction = val_fraction
+        self.precision = precision
+        self.device = device
+        self.time_limit = time_limit
+        self.checkpoint_dir = checkpoint_dir
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        sample_weight: ArrayLike = None,
+        X_val: ArrayLike = None,
+        y_val: ArrayLike = None,
+    ) -> Self:
+        """Find a ticket for the table.
+
+        Args:
+            X: [rows, columns] DataFrame (pandas, polars, Arrow) or array; missing values allowed.
+            y: [rows] labels.
+            sample_weight: [rows] weights of the cross-entropy; a row of weight 0 is left out.
+            X_val, y_val: rows to watch, never trained on.
+
+        Raises:
+            InputError: data or parameters that cannot be used; a ValueError.
+        """
+        self._check_parameters()
+        X = self._read(X, reset=True)
+        y = _labels(y, len(X), "y")
+        weight, rows = _kept_rows(sample_weight, X)
+        X, y = _rows(X, rows), y[rows]
+        self.classes_, codes, counts = np.unique(y, return_inverse=True, return_counts=True)
+        if len(self.classes_) < 2:
+            raise InputError(
+                f"a classifier needs at least 2 classes, got one class: {self.classes_[0]!r}"
+            )
+        if counts.min() < 2:
+            raise InputError(
+                f"every class needs at least 2 rows, got 1 of class "
+                f"{self.classes_[counts.argmin()]!r}; merge it with another class or drop it"
+            )
+        if self.class_weight is not None:
+            by_class = compute_class_weight(self.class_weight, classes=self.classes_, y=y)
+            by_row = by_class[codes]
+            weight = by_row if weight is None else weight * by_row
+        validation = None
+        if X_val is not None:
+            if y_val is None:
+                raise InputError("X_val needs y_val")
+            seen = _labels(y_val, len(X_val), "y_val")
+            unknown = np.setdiff1d(seen, self.classes_)
+            if len(unknown):
+                raise InputError(f"y_val must have the classes of y, got also {list(unknown)[:5]}")
+            validation = (X_val, torch.from_numpy(np.searchsorted(self.classes_, seen)))
+        self._fit(
+            X,
+            torch.from_numpy(codes.astype(np.int64)),
+            len(self.classes_),
+            weight,
+            validation,
+            codes,
+            objectives.cross_entropy,
+        )
+        self._warn_of_collapse(X, y)
+        return self
+
+    def _warn_of_collapse(self, X: Any, y: NDArray[Any]) -> None:
+        scores = classification(y, self.predict_proba(X), self.classes_)
+        self.summary_["n_classes_predicted"] = scores["n_classes_predicted"]
+        if scores["n_classes_predicted"] == 1:
+            warnings.warn(
+                f"every training row is predicted as {self.predict(_rows(X, np.arange(1)))[0]!r}, "
+                f"one of {len(self.classes_)} classes; try class_weight='balanced', more epochs or "
+                "a lower compression",
+                CollapseWarning,
+                stacklevel=3,
+            )
+
+    def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
+        """Return [rows, classes] probabilities in the order of `classes_`: the members' mean.
+
+        With `class_weight` they are those of the weighted problem, not of the table's class shares.
+        """
+        mean: NDArray[np.float64] = np.mean([_softmax(out) for out in self._outputs(X)], axis=0)
+        return mean
+
+    def predict(self, X: ArrayLike) -> NDArray[Any]:
+        """Return [rows] the most probable label."""
+        proba = self.predict_proba(X)
+        labels: NDArray[Any] = self.classes_[proba.argmax(1)]
+        return labels
+
+    def _description(self) -> dict[str, Any]:
+        return super()._description() | {
+            "classes": {"dtype": self.classes_.dtype.str, "values": self.classes_.tolist()}
+        }
+
+
+def _softmax(out: NDArray[np.float64]) -> NDArray[np.float64]:
+    raised = np.exp(out - out.max(1, keepdims=True))
+    normal: NDArray[np.float64] = raised / raised.sum(1, keepdims=True)
+    return normal
+
+
+def _labels(y: ArrayLike, n: int, name: str) -> NDArray[Any]:
+    """Return [n] labels without missing values, as NumPy."""
+    if y is None:
+        raise InputError(f"a classifier requires {name} to be passed, but the target y is None")
+    labels = column_or_1d(np.asarray(y), warn=True)
+    if labels.dtype.kind == "f":
+        assert_all_finite(labels, input_name=name)
+    missing = int(pd.isna(labels).sum())
+    if missing:
+        raise InputError(f"Input {name} contains NaN: {missing} missing labels; drop those rows")
+    if len(labels) != n:
+        raise InputError(f"X and {name} must have equal length, got {n} and {len(labels)}")
+    check_classification_targets(labels)
+    if labels.dtype == object and not all(isinstance(v, type(labels[0])) for v in labels):
+        raise InputError(f"labels in {name} must be of one type, got several; convert them first")
+    return labels
+
+
+class TicketRegressor(RegressorMixin, _TicketEstimator):
+    """A regressor for tables: searched and finetuned by mean squared error, without a contrastive term.
+
+    The target is standardised inside. Parameters as for `TicketClassifier`, less those of the
+    contrastive term and of classes.
+
+    >>> from sklearn.datasets import load_diabetes
+    >>> X, y = load_diabetes(return_X_y=True)
+    >>> reg = TicketRegressor(widths=(32, 32), search_epochs=5, finetune_epochs=14, random_state=0)
+    >>> reg.fit(X, y).predict(X).shape
+    (442,)
+    """
+
+    def __init__(
+        self,
+        compression: float | Literal["auto"] = 8,
+        *,
+        preset: str | None = None,
+        init_scale: float = 0.25,
+        criterion: Criterion = "magnitude",
+        rewind: str = "start",
+        widths: Sequence[int] | None = None,
+        search_epochs: int | None = None,
+        search_lr: float | None = None,
+        finetune_epochs: int | None = None,
+        finetune_lr: float = 1e-3,
+        weight_decay: float = 1e-2,
+        batch_size: int | None = None,
+        snapshots: int = 1,
+        n_tickets: int = 1,
+        regime: str | None = None,
+        val_fraction: float = 0.0,
+        precision: Precision = "fp32",
+        device: str | None = None,
+        time_limit: float | None = None,
+        checkpoint_dir: str | Path | None = None,
+        random_state: Any = None,
+        verbose: int = 0,
+    ) -> None:
+        self.compression = compression
+        self.preset = preset
+        self.init_scale = init_scale
+        self.criterion = criterion
+        self.rewind = rewind
+        self.widths = widths
+        self.search_epochs = search_epochs
+        self.search_lr = search_lr
+        self.finetune_epochs = finetune_epochs
+        self.finetune_lr = finetune_lr
+        self.weight_decay = weight_decay
+        self.batch_size = batch_size
+        self.snapshots = snapshots
+        self.n_tickets = n_tickets
+        self.regime = regime
+        self.val_fraction = val_fraction
+        self.precision = precision
+        self.device = device
+        self.time_limit = time_limit
+        self.checkpoint_dir = checkpoint_dir
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        sample_weight: ArrayLike = None,
+        X_val: ArrayLike = None,
+        y_val: ArrayLike = None,
+    ) -> Self:
+        """Find a ticket for the table. Arguments as for `TicketClassifier.fit`; y is numeric."""
+        self._check_parameters()
+        X = self._read(X, reset=True)
+        target = _numbers(y, len(X), "y")
+        weight, rows = _kept_rows(sample_weight, X)
+        X, target = _rows(X, rows), target[rows]
+        self.target_mean_, self.target_scale_ = float(target.mean()), float(target.std())
+        if not self.target_scale_ > 0:
+            raise InputError(
+                f"a regression target must vary, got the constant {target[0]:g} in {len(target)} "
+                "rows; there is nothing to learn"
+            )
+        validation = None
+        if X_val is not None:
+            if y_val is None:
+                raise InputError("X_val needs y_val")
+            validation = (X_val, self._standardised(_numbers(y_val, len(X_val), "y_val")))
+        return self._fit(
+            X, self._standardised(target), 1, weight, validation, None, objectives.mse
+        )
+
+    def _standardised(self, target: NDArray[np.float64]) -> Tensor:
+        return torch.from_numpy((target - self.target_mean_) / self.target_scale_).float()
+
+    def predict(self, X: ArrayLike) -> NDArray[np.float64]:
+        """Return [rows] predictions in the target's units: the members' mean."""
+        mean = np.mean([out[:, 0] for out in self._outputs(X)], axis=0)
+        predicted: NDArray[np.float64] = mean * self.target_scale_ + self.target_mean_
+        return predicted
+
+    def _description(self) -> dict[str, Any]:
+        return super()._description() | {
+            "target": {"mean": self.target_mean_, "scale": self.target_scale_}
+        }
+
+
+def _numbers(y: ArrayLike, n: int, name: str) -> NDArray[np.float64]:
+    if y is None:
+        raise InputError(f"a regressor requires {name} to be passed, but the target y is None")
+    values = column_or_1d(np.asarray(y), warn=True)
+    try:
+        values = values.astype(np.float64)
+    except (TypeError, ValueError) as err:
+        raise InputError(
+            f"a regression target must be numbers, got {values.dtype} values such as {values[0]!r}"
+        ) from err
+    assert_all_finite(values, input_name=name)
+    if len(values) != n:
+        raise InputError(f"X and {name} must have equal length, got {n} and {len(values)}")
+    return values
+
+
+def load(path: str | Path) -> TicketClassifier | TicketRegressor:
+    """Return the estimator that `save` wrote. Never unpickles.
+
+    Raises:
+        InputError: not a model folder, damaged, truncated, or of a newer format.
+    """
+    path = Path(path)
+    description, history, members, member_masks = model_directory.read(path)
+    known: dict[str, type[TicketClassifier | TicketRegressor]] = {
+        "TicketClassifier": TicketClassifier,
+        "TicketRegressor": TicketRegressor,
+    }
+    try:
+        kind = known[description["estimator"]]
+        parameters = {
+            name: dict(map(tuple, value["dict"])) if isinstance(value, dict) else value
+            for name, value in description["parameters"].items()
+        }
+        estimator = kind(**parameters)
+        estimator.preparation_ = check(description["preparation"])
+        estimator.summary_ = dict(description["summary"])
+        estimator.compression_ = float(estimator.summary_["compression"])
+        estimator.history_ = pd.DataFrame(history)
+        if isinstance(estimator, TicketClassifier):
+            classes = description["classes"]
+            dtype = np.dtype(classes["dtype"])
+            estimator.classes_ = np.array(classes["values"], dtype=dtype)
+            n_outputs = len(estimator.classes_)
+        else:
+            target = description["target"]
+            estimator.target_mean_ = float(target["mean"])
+            estimator.target_scale_ = float(target["scale"])
+            n_outputs = 1
+        names = [str(name) for name in description["feature_names_in"]]
+    except InputError as err:
+        raise InputError(f"{path}: {err}") from err
+    except (KeyError, TypeError, ValueError, AttributeError) as err:
+        raise InputError(
+            f"{path} must be a model folder written by secateurs, but its model.json is damaged "
+            f"({type(err).__name__}: {err})"
+        ) from err
+    fits = members[0].encoder[0].in_features == width(estimator.preparation_)
+    if not fits or members[0].decoder.out_features != n_outputs:
+        raise InputError(f"{path}: the network does not fit the columns and classes; it is damaged")
+    if names:
+        estimator.feature_names_in_ = np.array(names, dtype=object)
+    estimator.n_features_in_ = len(input_names(estimator.preparation_))
+    estimator.members_, estimator.masks_ = members, member_masks
+    estimator.density_ = masks.density(member_masks[0])
+    estimator.n_parameters_kept_ = sum(map(n_parameters_kept, members, member_masks))
+    return estimator

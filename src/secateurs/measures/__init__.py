@@ -1,0 +1,1 @@
+"""Pure functions over networks and results: quality, size, regime."""

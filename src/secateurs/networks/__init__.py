@@ -1,0 +1,11 @@
+"""Networks whose weights are pruned, and where their weights start."""
+
+from collections.abc import Callable
+
+from torch import nn
+
+from secateurs.networks import dense
+
+__all__ = ["NETWORKS"]
+
+NETWORKS: dict[str, Callable[[int, int], nn.Module]] = {"mlp_tab": dense.mlp_tab}

@@ -1,0 +1,98 @@
+"""Recipes for tables: the values behind the estimator's open parameters, and what size changes.
+
+The defaults were chosen on validation rows of five tuning sets (docs/design/0001).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from secateurs.errors import InputError
+from secateurs.networks.dense import MLP_TAB
+
+__all__ = ["PRESETS", "REGIMES", "Recipe", "resolve"]
+
+ROW_EPOCHS = 1_000_000
+"""Above this many rows times epochs the default recipe trains for fewer epochs."""
+
+MIN_EPOCHS = 14
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Recipe:
+    """What the estimator leaves open when it is not told otherwise."""
+
+    widths: tuple[int, ...]
+    search_epochs: int
+    search_lr: float
+    finetune_epochs: int = 105
+    batch_size: int = 128
+    init_scale: float = 0.25
+    adapts: bool = True
+    """Whether large tables get larger batches and fewer epochs."""
+
+
+PRESETS: dict[str, Recipe] = {
+    "default": Recipe(widths=(512,) * 3, search_epochs=105, search_lr=0.1),
+    "paper": Recipe(widths=MLP_TAB, search_epochs=105, search_lr=1e-3, adapts=False),
+}
+
+REGIMES: dict[str, dict[str, float]] = {
+    "rich": {"search_lr": PRESETS["default"].search_lr, "init_scale": 0.25},
+    "lazy": {"search_lr": 1e-3, "init_scale": 1.0},
+}
+
+
+def _batch_size(n_rows: int) -> int:
+    """Return 128 up to 8,192 rows, then twice that for every further doubling, up to 1,024.
+
+    >>> [_batch_size(n) for n in (1_000, 8_192, 10_000, 45_000, 1_000_000)]
+    [128, 128, 256, 512, 1024]
+    """
+    batch = 128
+    while batch < 1024 and n_rows > 64 * batch:
+        batch *= 2
+    return batch
+
+
+def resolve(
+    n_rows: int, *, preset: str | None, regime: str | None, given: Mapping[str, Any]
+) -> Recipe:
+    """Return the recipe for a table of `n_rows`: what was given wins over regime over preset.
+
+    Args:
+        n_rows: training rows.
+        preset: "paper", "default" or None for the default.
+        regime: "rich", "lazy" or None for what the preset says.
+        given: values of `Recipe` fields; None means open.
+
+    Raises:
+        InputError: unknown names, or a regime beside the values that it stands for.
+
+    >>> resolve(1_000, preset="paper", regime=None, given={}).search_lr
+    0.001
+    >>> resolve(100_000, preset=None, regime=None, given={"search_epochs": 30}).search_epochs
+    30
+    """
+    recipe = PRESETS.get("default" if preset is None else preset)
+    if recipe is None:
+        raise InputError(f"preset must be None or one of {', '.join(PRESETS)}, got {preset!r}")
+    if regime is not None:
+        if regime not in REGIMES:
+            raise InputError(f"regime must be None or one of {', '.join(REGIMES)}, got {regime!r}")
+        if given.get("search_lr") is not None:
+            raise InputError(
+                f"regime={regime!r} sets search_lr and init_scale; leave search_lr at None or "
+                "regime at None"
+            )
+        recipe = replace(recipe, **REGIMES[regime])  # type: ignore[arg-type]
+        given = {k: v for k, v in given.items() if k != "init_scale"}
+    if recipe.adapts:
+        cap = max(MIN_EPOCHS, ROW_EPOCHS // max(n_rows, 1))
+        recipe = replace(
+            recipe,
+            batch_size=max(recipe.batch_size, _batch_size(n_rows)),
+            search_epochs=min(recipe.search_epochs, cap),
+            finetune_epochs=min(recipe.finetune_epochs, cap),
+        )
+    return replace(recipe, **{k: v for k, v in given.items() if v is not None})

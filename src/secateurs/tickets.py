@@ -1,0 +1,438 @@
+"""The method: train, score, mask, rewind, finetune.
+
+Limiting cases are settings, not classes: `init_scale=1` and no contrastive weight is one-shot
+magnitude pruning (OMP); `compression=1` the dense network (no search); `search.epochs=0` pruning at
+initialisation; a geometric schedule with a rewind is iterative magnitude pruning.
+"""
+
+import copy
+import hashlib
+import inspect
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields, is_dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from secateurs import criteria, device as devices, masks, schedules
+from secateurs.data.batches import Data
+from secateurs.errors import InputError
+from secateurs.masks import Mask, Scores
+from secateurs.networks.init import initialise_, prunable, scale_
+from secateurs.optimizers import SGD, AdamW
+from secateurs.seeds import stream
+from secateurs.training import PhaseConfig, Progress, State, Trained, View, train
+
+__all__ = ["Searched", "Ticket", "TicketConfig", "find_ticket", "prune", "search"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TicketConfig:
+    """How a ticket is found.
+
+    Args:
+        search: the phase before pruning; IUNet sets its `contrastive_weight` to 1 (and passes a
+            view). Its `epochs=0` prunes at initialisation.
+        finetune: the phase after the last pruning.
+        compression: r; 1/r of the weights are kept. At 1 the dense network is finetuned from its
+            start without a search.
+        compression_of: "encoder" counts r over the prunable weights, "model" over all parameters.
+        criterion: scores of the searched network, higher = keep; see `secateurs.criteria`.
+        scope: whether scores compete globally or within their layer.
+        min_per_layer: weights that every layer keeps.
+        schedule: density -> densities of the rounds; see `secateurs.schedules`.
+        rewind: where the kept weights go back to: "start" (the unscaled initial weights),
+            "scaled_start" (those times init_scale), "step:K" (as after K steps of the search),
+            "none" (they keep their searched values), "random" (fresh initial weights).
+        init_scale: kappa, on the Linear and Conv weights at the start of the search (PIS).
+    """
+
+    search: PhaseConfig = field(default_factory=lambda: PhaseConfig(optimizer=SGD(lr=1e-2)))
+    finetune: PhaseConfig = field(default_factory=lambda: PhaseConfig(optimizer=AdamW()))
+    compression: float = 8.0
+    compression_of: Literal["encoder", "model"] = "encoder"
+    criterion: Callable[..., Scores] = criteria.magnitude
+    scope: Literal["global", "layer"] = "global"
+    min_per_layer: int = 1
+    schedule: Callable[[float], schedules.Schedule] = schedules.one_shot
+    rewind: str = "start"
+    init_scale: float = 0.25
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.compression < math.inf:
+            raise InputError(
+                f"compression must be at least 1 (1 keeps everything), got {self.compression}"
+            )
+        if self.compression_of not in ("encoder", "model"):
+            raise InputError(
+                f"compression_of must be 'encoder' or 'model', got {self.compression_of!r}"
+            )
+        if self.rewind not in ("start", "scaled_start", "none", "random"):
+            keep_step(self.rewind)
+
+
+def keep_step(rewind: str) -> int | None:
+    """Return K of "step:K", None for the other choices.
+
+    Raises:
+        InputError: not a rewind choice.
+
+    >>> keep_step("step:100")
+    100
+    """
+    if rewind in ("start", "scaled_start", "none", "random"):
+        return None
+    kind, _, number = rewind.partition(":")
+    if kind != "step" or not number.isdigit():
+        raise InputError(
+            "rewind must be 'start', 'scaled_start', 'step:K', 'none' or 'random', "
+            f"got {rewind!r}"
+        )
+    return int(number)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Searched:
+    """A network after its search phase; several tickets can be pruned from it.
+
+    `start` holds the unscaled initial state, `state` the searched one, `kept` the state after the
+    step of a "step:K" rewind.
+    """
+
+    start: State
+    state: State
+    kept: State | None
+    history: list[dict[str, Any]]
+    complete: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ticket:
+    """A mask, the weights it started from, and the trained network that holds it.
+
+    Args:
+        network: finetuned, in evaluation mode; pruned weights are exactly zero.
+        mask: kept weights by parameter name.
+        start: state that the finetuning started from, before masking.
+        history: one row an epoch, over all phases.
+        snapshots: states at the ends of the last learning-rate cycles, the final one last.
+        searched: the search that the mask came from.
+        complete: False when a time limit ended a phase early.
+    """
+
+    network: nn.Module
+    mask: Mask
+    start: State
+    history: list[dict[str, Any]]
+    snapshots: list[State]
+    searched: Searched
+    complete: bool
+
+    @property
+    def density(self) -> float:
+        """Kept fraction of the prunable weights."""
+        return masks.density(self.mask)
+
+
+def _describe(value: Any) -> Any:
+    """Return a JSON-able description of a config that is the same in every process."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {f.name: _describe(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, partial):
+        return [_describe(value.func), _describe(list(value.args)), _describe(value.keywords)]
+    if isinstance(value, dict):
+        return {str(key): _describe(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_describe(part) for part in value]
+    if callable(value):
+        return f"{value.__module__}.{getattr(value, '__qualname__', type(value).__qualname__)}"
+    return value
+
+
+def _fingerprint(network: nn.Module, data: Data, *parts: Any) -> str:
+    """Return a hash of everything that decides a phase: a checkpoint belongs to just one."""
+    digest = hashlib.sha256(json.dumps(_describe(parts), sort_keys=True).encode())
+    tensors = [*network.state_dict().values(), *data.train, *(data.validation or ())]
+    for tensor in [*tensors, *([] if data.weight is None else [data.weight])]:
+        digest.update(str((tensor.dtype, tuple(tensor.shape))).encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()[:16]
+
+
+def _encoder_weights(network: nn.Module, encoder: str | None) -> tuple[str, list[str]]:
+    """Return the encoder's name and the names of its prunable weights."""
+    name = encoder or "encoder"
+    if name not in dict(network.named_modules()):
+        children = ", ".join(child for child, _ in network.named_children()) or "none"
+        raise InputError(
+            f"the network must have a submodule {name!r} whose weights are pruned and whose output "
+            f"is the hidden representation; pass encoder='NAME' (its submodules: {children})"
+        )
+    return name, list(prunable(network, only=(f"{name}.weight", f"{name}.*")))
+
+
+def density_for(config: TicketConfig, network: nn.Module, names: list[str]) -> float:
+    """Return the density of the prunable weights that `config.compression` means.
+
+    Raises:
+        InputError: so high that a layer would keep nothing, or more than pruning can give.
+    """
+    weights = dict(network.named_parameters())
+    n = sum(weights[name].numel() for name in names)
+    k = n / config.compression
+    if config.compression_of == "model":
+        total = sum(p.numel() for p in weights.values())
+        k = total / config.compression - (total - n)
+    floor = len(names) * max(config.min_per_layer, 1)
+    if int(k + 0.5) < min(floor, n):
+        raise InputError(
+            f"compression must leave at least {max(config.min_per_layer, 1)} weight in each of the "
+            f"{len(names)} layers ({n:,} prunable weights), but {config.compression:g} keeps "
+            f"{max(int(k + 0.5), 0)}; use a compression of at most {n // floor} or a wider network"
+        )
+    return k / n
+
+
+def _check(config: TicketConfig, view: View | None) -> None:
+    for name, phase in (("search", config.search), ("finetune", config.finetune)):
+        if phase.contrastive_weight and view is None:
+            raise InputError(
+                f"a contrastive weight needs a view, got {name}.contrastive_weight="
+                f"{phase.contrastive_weight:g} and view=None; pass view= or set the weight to 0"
+            )
+
+
+def search(
+    network: nn.Module,
+    data: Data,
+    config: TicketConfig,
+    *,
+    seed: int = 0,
+    view: View | None = None,
+    encoder: str | None = None,
+    device: str | torch.device | None = None,
+    checkpoint_dir: Path | None = None,
+    progress: Progress | None = None,
+    deadline: float = math.inf,
+) -> Searched:
+    """Train the supernetwork from its scaled start: the first half of `find_ticket`.
+
+    One search serves any number of compressions; it reads `config.search`, `config.init_scale` and
+    the K of a "step:K" rewind only. Arguments and errors as for `find_ticket`.
+    """
+    _check(config, view)
+    where = devices.pick(device)
+    network = copy.deepcopy(network).to(where)
+    name, names = _encoder_weights(network, encoder)
+    start = {key: t.detach().clone() for key, t in network.state_dict().items()}
+    at = keep_step(config.rewind)
+    fingerprint = "" if checkpoint_dir is None else _fingerprint(
+        network, data, config.search, config.init_scale, at, name, seed
+    )
+    if not config.search.epochs:
+        return Searched(start=start, state=start, kept=start, history=[], complete=True)
+    scale_(network, config.init_scale)
+    trained = train(
+        network,
+        data.to(where),
+        config.search,
+        name="search",
+        seed=seed,
+        encoder=name,
+        prunable=names,
+        view=view,
+        keep_step=at,
+        save_to=checkpoint_dir and checkpoint_dir / "search.safetensors",
+        fingerprint=fingerprint,
+        progress=progress,
+        deadline=deadline,
+    )
+    if at is not None and trained.kept is None:
+        raise InputError(
+            f"rewind='step:{at}' must lie within the search, which ended before that step; "
+            "rewind to an earlier step or search longer"
+        )
+    return Searched(
+        start=start,
+        state=trained.snapshots[-1],
+        kept=trained.kept,
+        history=trained.history,
+        complete=trained.complete,
+    )
+
+
+def _rewind(network: nn.Module, searched: Searched, config: TicketConfig, seed: int) -> None:
+    """Put the weights where finetuning starts from; BatchNorm, biases and decoder go with them."""
+    if config.rewind == "none":
+        return
+    network.load_state_dict(searched.start)
+    if config.rewind == "scaled_start":
+        scale_(network, config.init_scale)
+    elif config.rewind == "random":
+        initialise_(network, generator=stream(seed, "rewind"))
+    elif config.rewind != "start":
+        assert searched.kept is not None  # noqa: S101 (search raised otherwise)
+        network.load_state_dict(searched.kept)
+
+
+def _scores(network: nn.Module, config: TicketConfig, names: list[str], seed: int) -> Scores:
+    """Call the criterion with what its signature asks for."""
+    arguments: dict[str, Any] = {"only": names}
+    if "generator" in inspect.signature(config.criterion).parameters:
+        arguments["generator"] = stream(seed, "criterion")
+    return config.criterion(network, **arguments)
+
+
+def prune(
+    network: nn.Module,
+    data: Data,
+    searched: Searched,
+    config: TicketConfig,
+    *,
+    seed: int = 0,
+    view: View | None = None,
+    encoder: str | None = None,
+    device: str | torch.device | None = None,
+    checkpoint_dir: Path | None = None,
+    progress: Progress | None = None,
+    deadline: float = math.inf,
+) -> Ticket:
+    """Score, mask, rewind and finetune a searched network: the second half of `find_ticket`.
+
+    Every round but the last trains with `config.search`, the last with `config.finetune`.
+    Arguments and errors as for `find_ticket`.
+    """
+    _check(config, view)
+    where = devices.pick(device)
+    network = copy.deepcopy(network).to(where)
+    name, names = _encoder_weights(network, encoder)
+    network.load_state_dict(searched.state)
+    moved = data.to(where)
+    mask = masks.ones({key: dict(network.named_parameters())[key] for key in names})
+    history, complete = list(searched.history), searched.complete
+    trained: Trained | None = None
+    start = searched.start
+
+    densities = config.schedule(density_for(config, network, names))
+    for i, density in enumerate(densities, start=1):
+        last = i == len(densities)
+        if density < 1:
+            mask = masks.keep_top(
+                _scores(network, config, names, seed),
+                density,
+                within=mask,
+                scope=config.scope,
+                min_per_layer=config.min_per_layer,
+            )
+        _rewind(network, searched, config, seed)
+        start = {key: t.detach().clone() for key, t in network.state_dict().items()}
+        masks.apply_(network, mask)
+        phase = config.finetune if last else config.search
+        title = "finetune" if last else f"round {i}"
+        save_to = fingerprint = None
+        if checkpoint_dir is not None:
+            save_to = checkpoint_dir / f"density-{density:.6g}.safetensors"
+            fingerprint = _fingerprint(network, data, phase, masks.kept_per_layer(mask), name, seed)
+        trained = train(
+            network,
+            moved,
+            phase,
+            name=title,
+            seed=seed,
+            encoder=name,
+            prunable=names,
+            mask=mask,
+            view=view,
+            save_to=save_to,
+            fingerprint=fingerprint or "",
+            progress=progress,
+            deadline=deadline,
+        )
+        history += trained.history
+        complete = complete and trained.complete
+    assert trained is not None  # noqa: S101 (a schedule has at least one round)
+    network.eval()
+    return Ticket(
+        network=network,
+        mask=mask,
+        start=start,
+        history=history,
+        snapshots=trained.snapshots,
+        searched=searched,
+        complete=complete,
+    )
+
+
+def find_ticket(
+    network: nn.Module,
+    data: Data,
+    config: TicketConfig | None = None,
+    *,
+    seed: int = 0,
+    view: View | None = None,
+    encoder: str | None = None,
+    device: str | torch.device | None = None,
+    checkpoint_dir: Path | None = None,
+    progress: Progress | None = None,
+    time_limit: float | None = None,
+) -> Ticket:
+    """Train wide, prune to the structure, rewind and finetune (method, sections 2 and 4).
+
+    Args:
+        network: its present weights are the start; it is never modified.
+        data: training rows and, if wanted, validation rows to watch.
+        config: the recipe; None is `TicketConfig()`.
+        seed: root of every random stream.
+        view: g(x), called as view(batch, generator); needed by a contrastive weight.
+        encoder: name of the submodule that is pruned and whose output is the hidden
+            representation; None is "encoder".
+        device: "cpu", "cuda", ...; None picks.
+        checkpoint_dir: folder for checkpoints; the same call with the same folder resumes.
+        progress: called with each history row and the number of epochs of the phase.
+        time_limit: seconds; phases share it by their cost and end at an epoch, after at least one.
+
+    Raises:
+        InputError: settings that cannot work, found before training starts where possible.
+
+    >>> from secateurs.networks.dense import MLP
+    >>> x = torch.randn(40, 4, generator=torch.Generator().manual_seed(0))
+    >>> data = Data(train=(x, (x[:, 0] > 0).long()))
+    >>> config = TicketConfig(
+    ...     search=PhaseConfig(epochs=2), finetune=PhaseConfig(epochs=2), compression=4
+    ... )
+    >>> ticket = find_ticket(MLP(4, 2, widths=(16, 16)), data, config)
+    >>> ticket.density
+    0.25
+    """
+    config = config or TicketConfig()
+    _check(config, view)
+    _, names = _encoder_weights(network, encoder)
+    density = density_for(config, network, names)
+    common: dict[str, Any] = {
+        "seed": seed,
+        "view": view,
+        "encoder": encoder,
+        "device": device,
+        "checkpoint_dir": checkpoint_dir,
+        "progress": progress,
+    }
+    begin = time.monotonic()
+    deadlines = [math.inf, math.inf]
+    if time_limit is not None:
+        rounds = len(config.schedule(density))
+        # a contrastive step costs two passes; the last round finetunes, the others search again
+        searching = config.search.epochs * (2 if config.search.contrastive_weight else 1)
+        share = searching / (searching * rounds + config.finetune.epochs or 1)
+        deadlines = [begin + time_limit * share, begin + time_limit]
+    if config.compression == 1:
+        start = {key: t.detach().clone() for key, t in network.state_dict().items()}
+        searched = Searched(start=start, state=start, kept=start, history=[], complete=True)
+    else:
+        searched = search(network, data, config, deadline=deadlines[0], **common)
+    return prune(network, data, searched, config, deadline=deadlines[1], **common)

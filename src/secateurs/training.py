@@ -1,0 +1,380 @@
+"""The one training loop: ILO or any loss, masks kept exactly, resumable, watched.
+
+This is the only place that enforces masks: gradients are masked before and weights after every
+step, and the mask is asserted whenever a state leaves the loop.
+"""
+
+import math
+import time
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from secateurs import checkpoint, masks, objectives, optimizers
+from secateurs.data.batches import Data, epoch_batches
+from secateurs.data.views import View
+from secateurs.device import Precision, arithmetic
+from secateurs.errors import InputError
+from secateurs.masks import Mask
+from secateurs.seeds import stream
+
+__all__ = ["PhaseConfig", "Progress", "State", "Trained", "View", "outputs", "train"]
+
+State = dict[str, Tensor]
+Progress = Callable[[dict[str, Any], int], None]
+
+TILE = 128
+"""Rows of a forward pass outside training: always this many, padded, so that the outputs of a row
+do not depend, to the bit, on how many rows it came with."""
+
+CHECKPOINT_SECONDS = 5.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PhaseConfig:
+    """One training phase.
+
+    Args:
+        epochs: passes over the training rows.
+        batch_size: rows a step.
+        optimizer: `SGD`, `AdamW` or `BetaLasso`.
+        loss: `objectives.cross_entropy`, `objectives.mse` or a callable (outputs, y, weight).
+        loss_weight: factor on that term; 0 leaves the contrastive term alone.
+        contrastive: `objectives.nce` (ILO), `supcon`, `infonce`, or a callable (h, h', y, T).
+        contrastive_weight: lambda; at 0 no view is drawn.
+        temperature: of the contrastive term.
+        precision: "fp32" or "bf16".
+        snapshots: keep the networks at the ends of the last so many learning-rate cycles.
+    """
+
+    epochs: int = 105
+    batch_size: int = 128
+    optimizer: optimizers.Optimizer = optimizers.SGD()
+    loss: objectives.Loss = objectives.cross_entropy
+    loss_weight: float = 1.0
+    contrastive: objectives.Contrastive = objectives.nce
+    contrastive_weight: float = 0.0
+    temperature: float = 1.0
+    precision: Precision = "fp32"
+    snapshots: int = 1
+
+    def __post_init__(self) -> None:
+        for name, least in (("epochs", 0), ("batch_size", 2), ("snapshots", 1)):
+            if getattr(self, name) < least:
+                raise InputError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        for name in ("loss_weight", "contrastive_weight"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise InputError(f"{name} must be at least 0, got {getattr(self, name)}")
+        if not 0 < self.temperature < math.inf:
+            raise InputError(f"temperature must be a positive number, got {self.temperature}")
+        ends = optimizers.cycle_ends(self.optimizer.schedule, self.epochs)
+        if self.epochs and self.snapshots > len(ends):
+            raise InputError(
+                f"snapshots must be at most {len(ends)}, the number of learning-rate cycles in "
+                f"{self.epochs} epochs, got {self.snapshots}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """What a phase leaves behind besides the trained network itself.
+
+    `snapshots` are the states at the ends of the last cycles, oldest first; the last is the final
+    state. `kept` is the state after the step asked for. `complete` is False when the time limit
+    ended the phase early.
+    """
+
+    history: list[dict[str, Any]]
+    snapshots: list[State]
+    kept: State | None
+    complete: bool
+
+
+def _clone(network: nn.Module) -> State:
+    return {name: t.detach().clone() for name, t in network.state_dict().items()}
+
+
+@torch.no_grad()
+def outputs(network: nn.Module, x: Tensor) -> Tensor:
+    """Return the outputs of `network` in evaluation mode, [rows, outputs].
+
+    Runs in tiles of fixed size: a row's outputs are the same to the bit whatever its company.
+
+    >>> net = nn.Linear(3, 2)
+    >>> outputs(net, torch.ones(5, 3)).shape
+    torch.Size([5, 2])
+    """
+    was_training = network.training
+    network.eval()
+    tiles = []
+    for begin in range(0, max(len(x), 1), TILE):
+        tile = x[begin : begin + TILE]
+        padded = torch.cat([tile, tile.new_zeros(TILE - len(tile), *tile.shape[1:])])
+        tiles.append(network(padded)[: len(tile)])
+    network.train(was_training)
+    return torch.cat(tiles)
+
+
+@contextmanager
+def _captured(module: nn.Module) -> Iterator[list[Tensor]]:
+    """Yield a list whose only element is the module's latest output, [rows, features]."""
+    latest: list[Tensor] = []
+
+    def keep(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
+        latest[:] = [output.flatten(1)]
+
+    handle = module.register_forward_hook(keep)
+    try:
+        yield latest
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def _frozen_statistics(batchnorms: list[Any]) -> Iterator[None]:
+    """Normalise by the batch without moving the running statistics: the view pass."""
+    for module in batchnorms:
+        module.track_running_stats = False
+    try:
+        yield
+    finally:
+        for module in batchnorms:
+            module.track_running_stats = True
+
+
+class _Steps:
+    """The inner step: forward passes, loss, masked gradient, optimizer, masked weights."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        phase: PhaseConfig,
+        encoder: str,
+        prunable: Collection[str],
+        mask: Mask | None,
+        device: torch.device,
+    ) -> None:
+        self.network, self.phase, self.device = network, phase, device
+        self.encoder = network.get_submodule(encoder)
+        self.optimizer = optimizers.build(
+            phase.optimizer, network, encoder_weights=prunable
+        )
+        self.base_lrs = [group["lr"] for group in self.optimizer.param_groups]
+        self.batchnorms = [
+            m
+            for m in network.modules()
+            if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats  # noqa: SLF001
+        ]
+        weights = dict(network.named_parameters())
+        self.masked = [weights[name] for name in mask or {}]
+        self.kept = [k.to(device, weights[n].dtype) for n, k in (mask or {}).items()]
+
+    def set_lr(self, factor: float) -> None:
+        for group, lr in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
+            group["lr"] = lr * factor
+
+    @torch.no_grad()
+    def hold(self) -> None:
+        if self.masked:
+            torch._foreach_mul_(self.masked, self.kept)
+
+    def loss(
+        self, x: Tensor, y: Tensor, weight: Tensor | None, view: View | None, draws: torch.Generator
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return the objective and its contrastive part."""
+        phase = self.phase
+        if not phase.contrastive_weight:
+            return phase.loss_weight * phase.loss(self.network(x), y, weight), None
+        assert view is not None  # noqa: S101 (find_ticket refuses a weight without a view)
+        with _captured(self.encoder) as latest:
+            logits = self.network(x)
+            h = latest[0]
+            with _frozen_statistics(self.batchnorms):
+                self.network(view(x, draws))
+            contrastive = phase.contrastive(h, latest[0], y, phase.temperature)
+        total = phase.contrastive_weight * contrastive
+        if phase.loss_weight:
+            total = total + phase.loss_weight * phase.loss(logits, y, weight)
+        return total, contrastive.detach()
+
+    def __call__(
+        self, x: Tensor, y: Tensor, weight: Tensor | None, view: View | None, draws: torch.Generator
+    ) -> tuple[Tensor, Tensor | None]:
+        self.optimizer.zero_grad(set_to_none=True)
+        with arithmetic(self.phase.precision, self.device):
+            loss, contrastive = self.loss(x, y, weight, view, draws)
+            loss.backward()
+        if self.masked:
+            pairs = [(w.grad, k) for w, k in zip(self.masked, self.kept, strict=True)]
+            held = [(grad, k) for grad, k in pairs if grad is not None]
+            torch._foreach_mul_([grad for grad, _ in held], [k for _, k in held])
+        self.optimizer.step()
+        self.hold()
+        return loss.detach(), contrastive
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the optimizer's tensors as "parameter/name"."""
+        return {
+            f"{index}/{name}": value
+            for index, state in self.optimizer.state_dict()["state"].items()
+            for name, value in state.items()
+            if isinstance(value, Tensor)
+        }
+
+    def load_state(self, tensors: dict[str, Tensor]) -> None:
+        whole = self.optimizer.state_dict()
+        whole["state"] = {}
+        for key, value in tensors.items():
+            index, name = key.split("/")
+            whole["state"].setdefault(int(index), {})[name] = value
+        self.optimizer.load_state_dict(whole)
+
+
+def _row(
+    name: str, epoch: int, lr: float, losses: list[Tensor], parts: list[Tensor], begin: float
+) -> dict[str, Any]:
+    row = {"phase": name, "epoch": epoch, "lr": lr, "loss": float(torch.stack(losses).mean())}
+    if parts:
+        row["contrastive"] = float(torch.stack(parts).mean())
+    row["seconds"] = time.monotonic() - begin
+    return row
+
+
+def train(
+    network: nn.Module,
+    data: Data,
+    phase: PhaseConfig,
+    *,
+    name: str,
+    seed: int,
+    encoder: str = "encoder",
+    prunable: Collection[str] = (),
+    mask: Mask | None = None,
+    view: View | None = None,
+    keep_step: int | None = None,
+    save_to: Path | None = None,
+    fingerprint: str = "",
+    progress: Progress | None = None,
+    deadline: float = math.inf,
+) -> Trained:
+    """Train `network` in place for one phase.
+
+    Batches and views come from streams of (seed, name, epoch), so that a phase resumed from the
+    last checkpoint repeats the interrupted epoch exactly: on a CPU the result is the same to the
+    bit as without the interruption.
+
+    Args:
+        network: trained in place; it and `data` must already be on one device.
+        data: the rows; its validation part is only watched.
+        phase: what to do.
+        name: of the phase, in streams, history and messages.
+        seed: root of the streams.
+        encoder: name of the submodule whose output is the hidden representation h.
+        prunable: names of the prunable weights.
+        mask: weights to hold at zero, or None.
+        view: g(x) of the contrastive term, called with the batch and a generator.
+        keep_step: number of optimizer steps after which to keep a copy of the state.
+        save_to: checkpoint file, written while training and at the end; read first if it exists.
+        fingerprint: identity of the run; a checkpoint of another one is refused.
+        progress: called with each history row and the number of epochs.
+        deadline: `time.monotonic()` after which no further epoch starts; one always runs.
+
+    Raises:
+        InputError: the loss stops being finite, or the checkpoint belongs to another run.
+    """
+    device = data.train[0].device
+    steps = _Steps(network, phase, encoder, prunable, mask, device)
+    steps.hold()
+    history: list[dict[str, Any]] = []
+    snapshots: list[State] = []
+    kept: State | None = _clone(network) if keep_step == 0 else None
+    begin_epoch, done = 0, False
+
+    if save_to is not None and save_to.exists():
+        tensors, meta = checkpoint.load(save_to)
+        if meta.get("fingerprint") != fingerprint:
+            raise InputError(
+                f"{save_to} was written by a run with other data or settings; "
+                "continue with the same ones or remove the folder"
+            )
+        history, begin_epoch, done = meta["history"], meta["epoch"], meta["done"]
+        network.load_state_dict(checkpoint.unnest(tensors, "network"))
+        steps.load_state(checkpoint.unnest(tensors, "optimizer"))
+        snapshots = [
+            checkpoint.unnest(tensors, f"snapshot-{i}") for i in range(meta["snapshots"])
+        ]
+        kept = checkpoint.unnest(tensors, "kept") or kept
+
+    def write(epoch: int, *, done: bool) -> None:
+        if mask is not None:
+            for state in (dict(network.named_parameters()), *snapshots):
+                masks.check_held(state, mask)
+        if save_to is None:
+            return
+        groups = {f"snapshot-{i}": state for i, state in enumerate(snapshots)}
+        tensors = checkpoint.nest(
+            network=network.state_dict(), optimizer=steps.state(), kept=kept or {}, **groups
+        )
+        meta = {
+            "fingerprint": fingerprint,
+            "epoch": epoch,
+            "done": done,
+            "history": history,
+            "snapshots": len(snapshots),
+        }
+        checkpoint.save(save_to, tensors, meta)
+
+    snapshot_ends = optimizers.cycle_ends(phase.optimizer.schedule, phase.epochs)
+    snapshot_ends = snapshot_ends[-phase.snapshots :]
+    (x, y), n = data.train, len(data.train[0])
+    per_epoch = sum(1 for _ in epoch_batches(n, phase.batch_size, generator=torch.Generator()))
+    written = time.monotonic()
+    network.train()
+    for epoch in range(begin_epoch, 0 if done else phase.epochs):
+        if epoch > 0 and time.monotonic() > deadline:
+            break
+        begin = time.monotonic()
+        factor = optimizers.lr_factor(phase.optimizer.schedule, epoch, phase.epochs)
+        steps.set_lr(factor)
+        order = stream(seed, name, "order", epoch)
+        draws = stream(seed, name, "view", epoch, device=device)
+        losses, parts = [], []
+        for i, rows in enumerate(epoch_batches(n, phase.batch_size, generator=order)):
+            rows = rows.to(device)  # noqa: PLW2901
+            weight = None if data.weight is None else data.weight[rows]
+            loss, part = steps(x[rows], y[rows], weight, view, draws)
+            losses.append(loss)
+            parts += [] if part is None else [part]
+            if epoch * per_epoch + i + 1 == keep_step:
+                kept = _clone(network)
+        row = _row(name, epoch + 1, phase.optimizer.lr * factor, losses, parts, begin)
+        if not math.isfinite(row["loss"]):
+            raise InputError(
+                f"{name} diverged in epoch {epoch + 1} (loss {row['loss']}); "
+                f"lower its learning rate, which is {phase.optimizer.lr:g}"
+            )
+        if data.validation is not None:
+            x_val, y_val = data.validation
+            row["validation_loss"] = float(phase.loss(outputs(network, x_val), y_val, None))
+        history.append(row)
+        if epoch + 1 in snapshot_ends[:-1]:
+            snapshots.append(_clone(network))
+        if progress is not None:
+            progress(row, phase.epochs)
+        begin_epoch = epoch + 1
+        if save_to is not None and time.monotonic() - written > CHECKPOINT_SECONDS:
+            write(begin_epoch, done=False)
+            written = time.monotonic()
+    if not done:
+        write(begin_epoch, done=True)
+    return Trained(
+        history=history,
+        snapshots=[*snapshots, _clone(network)],
+        kept=kept,
+        complete=begin_epoch == phase.epochs,
+    )
