@@ -50,6 +50,7 @@ PARENTS = {
     "1x2048": (2048,),
     "3x256": (256,) * 3,
 }
+FINALISTS = ("2x512", "2x1024")
 
 
 def arm(parent: str, lr: float = 0.0, **changes: Any) -> dict[str, Any]:
@@ -64,6 +65,12 @@ def stage(name: str) -> tuple[list[dict[str, Any]], dict[str, int | None]]:
     if name == "1":
         shallow = [arm(p, lr) for p in ("3x512", "2x1024", "2x512") for lr in (1e-3, 1e-2, 3e-2, 0.1)]
         return shallow + [arm("9x512", lr) for lr in (1e-2, 0.1)], SETS
+    if name == "2":
+        arms = [arm(p, lr, ilo=ilo) for lr in (1e-2, 0.1) for ilo in (1.0, 0.0) for p in FINALISTS]
+        arms += [arm(p, lr) for lr in (0.0, 1e-3) for p in FINALISTS]
+        arms += [arm("2x512", 3e-2, epochs=epochs) for epochs in (35, 105, 210)]
+        arms += [arm("2x512", 0.3), arm("2x512", 0.1, kappa=1.0)]
+        return arms, MORE
     raise SystemExit(f"no such stage: {name}")
 
 
@@ -123,7 +130,13 @@ def run(name: str, rows: int | None, seed: int, arm: dict[str, Any], out: Path) 
         "accuracy": accuracy_score(y[held], proba.argmax(1)),
         "balanced": balanced_accuracy_score(y[held], proba.argmax(1)),
         "log_loss": log_loss(y[held], proba, labels=range(proba.shape[1])),
-        "movement": weight_movement(ticket.searched.start, ticket.searched.state, list(ticket.mask)),
+        "movement": weight_movement(
+            {name: arm["kappa"] * weight for name, weight in ticket.searched.start.items()},
+            ticket.searched.state,
+            list(ticket.mask),
+        )
+        if arm["lr"]
+        else 0.0,
         "seconds": time.process_time() - begin,
     }
     temporary = path.with_suffix(".tmp")

@@ -183,6 +183,8 @@ class _TicketEstimator(BaseEstimator):
     ) -> Self:
         """Fit on validated rows whose targets are tensors."""
         begin = time.monotonic()
+        if len(y) < 2:
+            raise InputError("training needs at least 2 rows, got 1 sample; collect more rows")
         auto = self.compression == "auto"
         seed = int(
             self.random_state
