@@ -63,7 +63,9 @@ def stage(name: str) -> tuple[list[dict[str, Any]], dict[str, int | None]]:
     if name == "dense":
         return [arm(parent) for parent in PARENTS], SETS
     if name == "1":
-        shallow = [arm(p, lr) for p in ("3x512", "2x1024", "2x512") for lr in (1e-3, 1e-2, 3e-2, 0.1)]
+        shallow = [
+            arm(p, lr) for p in ("3x512", "2x1024", "2x512") for lr in (1e-3, 1e-2, 3e-2, 0.1)
+        ]
         return shallow + [arm("9x512", lr) for lr in (1e-2, 0.1)], SETS
     if name == "2":
         arms = [arm(p, lr, ilo=ilo) for lr in (1e-2, 0.1) for ilo in (1.0, 0.0) for p in FINALISTS]
@@ -89,7 +91,9 @@ def load(name: str, rows: int | None) -> tuple[pd.DataFrame, np.ndarray]:
 
 def run(name: str, rows: int | None, seed: int, arm: dict[str, Any], out: Path) -> None:
     """Train one cell and write its result."""
-    key = hashlib.sha256(json.dumps([name, rows, seed, arm], sort_keys=True).encode()).hexdigest()[:12]
+    key = hashlib.sha256(json.dumps([name, rows, seed, arm], sort_keys=True).encode()).hexdigest()[
+        :12
+    ]
     path = out / f"{key}.json"
     if path.exists():
         return
@@ -97,7 +101,9 @@ def run(name: str, rows: int | None, seed: int, arm: dict[str, Any], out: Path) 
     frame, y = load(name, rows)
     counts = np.bincount(y)
     strata = np.where(counts[y] < 5, counts.argmax(), y)
-    rest, held = train_test_split(np.arange(len(y)), test_size=0.25, random_state=seed, stratify=strata)
+    rest, held = train_test_split(
+        np.arange(len(y)), test_size=0.25, random_state=seed, stratify=strata
+    )
     preparation = fit_preparation(frame.iloc[rest])
     x, x_val = (torch.from_numpy(encode_frame(preparation, frame.iloc[i])) for i in (rest, held))
     begin = time.process_time()
@@ -147,7 +153,11 @@ def run(name: str, rows: int | None, seed: int, arm: dict[str, Any], out: Path) 
 def table(out: Path) -> pd.DataFrame:
     """Return one row an arm: means over sets and seeds, and the balanced accuracy of each set."""
     frame = pd.DataFrame([json.loads(p.read_text()) for p in sorted(out.glob("*.json"))])
-    arms = [c for c in frame.columns if c not in ("set", "seed", "accuracy", "balanced", "log_loss", "movement", "seconds")]
+    arms = [
+        c
+        for c in frame.columns
+        if c not in ("set", "seed", "accuracy", "balanced", "log_loss", "movement", "seconds")
+    ]
     frame[arms] = frame[arms].fillna("-")
     by = frame.groupby(arms)
     result = by[["balanced", "accuracy", "log_loss", "movement", "seconds"]].mean()
@@ -176,7 +186,9 @@ def main() -> None:
             for name, rows in sets.items()
         ]
         Parallel(n_jobs=args.jobs)(cells)
-    with pd.option_context("display.width", 220, "display.max_columns", 30, "display.max_rows", 200):
+    with pd.option_context(
+        "display.width", 220, "display.max_columns", 30, "display.max_rows", 200
+    ):
         print(table(args.out).round(4).to_string())
 
 

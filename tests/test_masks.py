@@ -2,9 +2,9 @@ import hypothesis.strategies as st
 import pytest
 import torch
 from hypothesis import given
-from reference import selection
 from torch import nn
 
+from reference import selection
 from secateurs import masks
 from secateurs.errors import InputError
 
@@ -174,8 +174,9 @@ def test_shuffle_keeps_the_count_of_each_layer_and_moves_the_positions():
     assert masks.kept_per_layer(shuffled) == masks.kept_per_layer(mask)
     for name, kept in mask.items():
         assert shuffled[name].shape == kept.shape
-        # 100 of 200 stay by chance: half of them again, with a deviation of 3.5
-        assert 60 <= int((shuffled[name] & kept).sum()) <= 140 - 60
+        # hypergeometric: k of 200 kept, so k^2/200 stay by chance, with a deviation below 3.6
+        by_chance = int(kept.sum()) ** 2 / kept.numel()
+        assert abs(int((shuffled[name] & kept).sum()) - by_chance) < 15
         assert torch.equal(kept, untouched[name])
 
 

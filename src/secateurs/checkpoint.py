@@ -3,13 +3,13 @@
 Nothing here unpickles. Every write goes to a temporary name in the same folder and is renamed.
 """
 
+import contextlib
 import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -40,7 +40,8 @@ def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
             "choose a folder that is writable and has room"
         ) from err
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # such as a parent that is a file
+            temporary.unlink()
 
 
 def save(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
@@ -61,7 +62,7 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         InputError: missing, damaged, truncated, or not one of ours.
     """
     try:
-        with safe_open(path, framework="pt") as file:  # type: ignore[no-untyped-call]
+        with safe_open(path, framework="pt") as file:
             metadata = json.loads((file.metadata() or {})[_KEY])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError, KeyError, ValueError, RuntimeError) as err:
@@ -77,6 +78,7 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 def nest(**groups: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return one flat dict with names "group/name".
 
+    >>> import torch
     >>> list(nest(a={"x": torch.zeros(1)}, b={"x": torch.zeros(1)}))
     ['a/x', 'b/x']
     """
@@ -86,6 +88,7 @@ def nest(**groups: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def unnest(tensors: Mapping[str, Tensor], group: str) -> dict[str, Tensor]:
     """Return the tensors of one group of `nest`, by their own names.
 
+    >>> import torch
     >>> list(unnest({"a/x": torch.zeros(1), "b/y": torch.zeros(1)}, "b"))
     ['y']
     """

@@ -1,4 +1,4 @@
-"""What the asked model is worth: trivial, linear, dense and pruned models on rows none trained on."""
+"""What the asked model is worth: trivial, linear, dense and pruned models on unseen rows."""
 
 import json
 import time
@@ -25,7 +25,7 @@ from secateurs.estimator import TicketClassifier, TicketRegressor
 from secateurs.measures.quality import classification, regression
 from secateurs.seeds import derive
 
-__all__ = ["Comparison", "Row", "compare", "hold_out", "row_hashes", "table"]
+__all__ = ["Comparison", "Row", "compare", "folder_bytes", "hold_out", "row_hashes", "table"]
 
 HELD_OUT = 0.2
 
@@ -76,9 +76,10 @@ def row_hashes(X: pd.DataFrame) -> NDArray[np.uint64]:
     (True, False)
     """
     try:
-        return pd.util.hash_pandas_object(X, index=False).to_numpy()
+        hashes = pd.util.hash_pandas_object(X, index=False)
     except TypeError:  # cells such as lists: refused later on, with a better message
-        return pd.util.hash_pandas_object(X.astype(str), index=False).to_numpy()
+        hashes = pd.util.hash_pandas_object(X.astype(str), index=False)
+    return hashes.to_numpy().astype(np.uint64, copy=False)
 
 
 def hold_out(
@@ -139,7 +140,8 @@ def widths_title(widths: Sequence[int]) -> str:
     return "-".join(map(str, widths))
 
 
-def _folder_bytes(folder: Path) -> int:
+def folder_bytes(folder: Path) -> int:
+    """Return what the files below `folder` hold together."""
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
@@ -185,7 +187,7 @@ class _Models:
             model=title,
             scores=_scores(model, *self.held),
             parameters_kept=model.n_parameters_kept_,
-            bytes=_folder_bytes(folder / "model"),
+            bytes=folder_bytes(folder / "model"),
             seconds=seconds,
         )
 
@@ -251,7 +253,7 @@ def compare(
     folder: Path,
     say: Callable[[str], None] = lambda _: None,
 ) -> Comparison:
-    """Train trivial, linear, dense and asked models on 80% of the rows and measure them on the rest.
+    """Train trivial, linear, dense and asked models on 80% of the rows; measure them on the rest.
 
     Every phase leaves checkpoints and its row in `folder`, so that the same call with the same
     folder continues after a kill.

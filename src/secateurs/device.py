@@ -55,27 +55,24 @@ class _OneDnnLinear(torch.autograd.Function):
         (g,) = grads
         need_x, need_weight, _ = ctx.needs_input_grad
         grad_x = _onednn(g, weight.t().contiguous(), None) if need_x else None
-        grad_w = (
-            _onednn(g.t().contiguous(), x.t().contiguous(), None) if need_weight else None
-        )
+        grad_w = _onednn(g.t().contiguous(), x.t().contiguous(), None) if need_weight else None
         return grad_x, grad_w, g.sum(0) if ctx.has_bias else None
 
 
 def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    out: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")  # noqa: SLF001
+    out: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     return out
 
 
 class _FastLinear(TorchFunctionMode):
     """Routes float32 `F.linear` calls on matrices to oneDNN, in any module."""
 
-    def __torch_function__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is F.linear and not kwargs:
             x, weight, *bias = args
             if x.dim() == 2 and x.dtype == weight.dtype == torch.float32:
-                return _OneDnnLinear.apply(x, weight, bias[0] if bias else None)
+                bias = bias[0] if bias else None
+                return _OneDnnLinear.apply(x, weight, bias)  # type: ignore[no-untyped-call]
         return func(*args, **(kwargs or {}))
 
 

@@ -1,14 +1,18 @@
 """IUNet for people with a table: scikit-learn estimators that find a ticket and predict with it."""
 
+import copy
 import html
+import json
 import math
+import operator
+import sys
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
+from numbers import Integral, Real
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 import pandas as pd
@@ -27,14 +31,15 @@ from sklearn.utils.validation import (
 )
 from torch import Tensor
 
-from secateurs import criteria, device as devices, masks, model_directory, objectives, recipes
+from secateurs import criteria, masks, model_directory, objectives, recipes
+from secateurs import device as devices
 from secateurs.data.batches import Data
 from secateurs.data.prepare import encode_frame, fit_preparation, to_frame
 from secateurs.data.views import ColumnViews, View, corruption, of_columns
 from secateurs.device import Precision
 from secateurs.errors import CollapseWarning, InputError, TimeLimitWarning
 from secateurs.masks import Mask
-from secateurs.measures.quality import classification, regression
+from secateurs.measures.quality import classification
 from secateurs.measures.regime import start_mask_overlap, weight_movement
 from secateurs.measures.size import n_parameters, n_parameters_kept
 from secateurs.networks.dense import MLP
@@ -56,11 +61,65 @@ ArrayLike = Any
 Criterion = Literal["magnitude", "random"] | Callable[..., masks.Scores]
 
 
+_TINY, _HUGE = math.ulp(0.0), sys.float_info.max
+_RANGES: dict[str, tuple[float, float, type]] = {
+    "compression": (1, _HUGE, Real),
+    "init_scale": (_TINY, _HUGE, Real),
+    "contrastive_weight": (0, _HUGE, Real),
+    "corruption_rate": (0, 1, Real),
+    "temperature": (_TINY, _HUGE, Real),
+    "search_epochs": (0, _HUGE, Integral),
+    "search_lr": (_TINY, _HUGE, Real),
+    "finetune_epochs": (0, _HUGE, Integral),
+    "finetune_lr": (_TINY, _HUGE, Real),
+    "weight_decay": (0, _HUGE, Real),
+    "batch_size": (2, _HUGE, Integral),
+    "snapshots": (1, _HUGE, Integral),
+    "n_tickets": (1, _HUGE, Integral),
+    "val_fraction": (0, math.nextafter(1, 0), Real),
+    "time_limit": (_TINY, math.inf, Real),
+}
+"""Least and greatest value, and the kind of number, of each numeric parameter."""
+
+_OPEN = {"search_epochs", "search_lr", "finetune_epochs", "batch_size", "time_limit"}
+"""Those that may be None."""
+
+
+def _rule(name: str) -> str:
+    """Return a numeric parameter's rule in words.
+
+    >>> _rule("search_lr"), _rule("n_tickets")
+    ('a positive number or None', 'an integer of at least 1')
+    """
+    least, most, kind = _RANGES[name]
+    noun = "an integer" if kind is Integral else "a number"
+    if least == _TINY:
+        rule = "a positive number"
+    elif most <= 1:
+        rule = f"{noun} in [0, 1{']' if most == 1 else ')'}"
+    else:
+        rule = f"{noun} of at least {least}"
+    if name == "compression":
+        return f"{rule} (1 keeps everything) or 'auto'"
+    return f"{rule} or None" if name in _OPEN else rule
+
+
+@contextmanager
+def _refusing() -> Iterator[None]:
+    """Turn what scikit-learn's validation raises into our own error of one line."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (TypeError, ValueError) as err:
+        raise InputError(" ".join(str(err).split())) from err
+
+
 def _is_frame(X: object) -> bool:
     return hasattr(X, "__dataframe__") or hasattr(X, "__arrow_c_stream__")
 
 
-class _TicketEstimator(BaseEstimator):
+class _TicketEstimator(BaseEstimator):  # type: ignore[misc]
     """What the classifier and the regressor share: reading tables, fitting, saving."""
 
     _contrastive = False
@@ -69,7 +128,7 @@ class _TicketEstimator(BaseEstimator):
         names = ("widths", "search_epochs", "search_lr", "finetune_epochs", "batch_size")
         given = {name: getattr(self, name) for name in (*names, "init_scale")}
         if given["widths"] is not None:
-            given["widths"] = tuple(int(w) for w in given["widths"])
+            given["widths"] = self._widths()
         return recipes.resolve(n_rows, preset=self.preset, regime=self.regime, given=given)
 
     def _config(self, recipe: Recipe, compression: float, loss: objectives.Loss) -> TicketConfig:
@@ -109,18 +168,22 @@ class _TicketEstimator(BaseEstimator):
         )
 
     def _check_parameters(self) -> None:
-        auto = self.compression == "auto"
-        if not auto and (isinstance(self.compression, str) or not 1 <= self.compression < math.inf):
-            raise InputError(
-                "compression must be a number of at least 1 (1 keeps everything) or 'auto', "
-                f"got {self.compression!r}"
-            )
-        if not isinstance(self.n_tickets, (int, np.integer)) or self.n_tickets < 1:
-            raise InputError(f"n_tickets must be an integer of at least 1, got {self.n_tickets!r}")
-        if not 0 <= self.val_fraction < 1:
-            raise InputError(f"val_fraction must be in [0, 1), got {self.val_fraction!r}")
-        if self.time_limit is not None and not self.time_limit > 0:
-            raise InputError(f"time_limit must be positive seconds or None, got {self.time_limit}")
+        """Refuse what cannot work before any row is read."""
+        for name, (least, most, kind) in _RANGES.items():
+            value: Any = getattr(self, name, None)
+            if value is None and name in _OPEN:
+                continue
+            if name == "compression" and isinstance(value, str) and value == "auto":
+                continue
+            fits = isinstance(value, kind) and not isinstance(value, (bool, np.bool_))
+            if hasattr(self, name) and not (fits and least <= value <= most):
+                raise InputError(f"{name} must be {_rule(name)}, got {value!r}")
+        if self.widths is not None:
+            self._widths()
+        if self.precision not in get_args(Precision):
+            raise InputError(f"precision must be 'fp32' or 'bf16', got {self.precision!r}")
+        if not isinstance(self.checkpoint_dir, (str, Path, type(None))):
+            raise InputError(f"checkpoint_dir must be a path or None, got {self.checkpoint_dir!r}")
         if self.checkpoint_dir is not None and not isinstance(self.random_state, (int, np.integer)):
             raise InputError(
                 "checkpoint_dir needs an integer random_state, since a resumed fit must draw the "
@@ -128,10 +191,27 @@ class _TicketEstimator(BaseEstimator):
             )
         devices.pick(self.device)
 
+    def _widths(self) -> tuple[int, ...]:
+        try:
+            widths = tuple(operator.index(w) for w in self.widths)
+        except TypeError:
+            widths = ()
+        if not widths or min(widths) < 1:
+            raise InputError(
+                "widths must be the sizes of at least one hidden layer, such as (512, 512), "
+                f"got {self.widths!r}"
+            )
+        return widths
+
     def _read(self, X: ArrayLike, *, reset: bool) -> Any:
         """Validate X and return it as something `encode_frame` takes."""
+        if reset:
+            self.__dict__.pop("members_", None)  # a failed fit must not leave half of two models
         if not _is_frame(X):
-            return validate_data(self, X, reset=reset, dtype=None, ensure_all_finite="allow-nan")
+            with _refusing():
+                return validate_data(
+                    self, X, reset=reset, dtype=None, ensure_all_finite="allow-nan"
+                )
         frame = to_frame(X)
         if reset and len(frame) == 0:
             raise InputError("a table needs at least one row, got 0 rows; check how it was read")
@@ -141,7 +221,11 @@ class _TicketEstimator(BaseEstimator):
                 frame = frame[names]  # another order is fine
             else:
                 encode_frame(self.preparation_, frame.iloc[:0])  # raises, naming the columns
-        return validate_data(self, frame, reset=reset, skip_check_array=True)
+        with _refusing():
+            return validate_data(self, frame, reset=reset, skip_check_array=True)
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "members_")
 
     def _encode(self, X: ArrayLike) -> Tensor:
         read = self._read(X, reset=False)
@@ -183,8 +267,6 @@ class _TicketEstimator(BaseEstimator):
     ) -> Self:
         """Fit on validated rows whose targets are tensors."""
         begin = time.monotonic()
-        if len(y) < 2:
-            raise InputError("training needs at least 2 rows, got 1 sample; collect more rows")
         auto = self.compression == "auto"
         seed = int(
             self.random_state
@@ -202,7 +284,7 @@ class _TicketEstimator(BaseEstimator):
         elif len(held):
             x_held = torch.from_numpy(encode_frame(self.preparation_, frame.iloc[held]))
             pair = (x_held, y[held])
-        row_weight = None if weight is None else torch.from_numpy(weight[rows]).float()
+        row_weight = None if weight is None else _relative(weight[rows])
         data = Data(train=(x, y[rows]), validation=pair, weight=row_weight)
 
         recipe = self._recipe(len(rows))
@@ -218,7 +300,14 @@ class _TicketEstimator(BaseEstimator):
                     limit = max(self.time_limit - (time.monotonic() - begin), 0.0) / left
                 candidates = AUTO_COMPRESSIONS if chosen is None else (chosen,)
                 found = self._find(
-                    data, n_outputs, recipe, candidates, loss, derive(seed, "ticket", i), i, limit,
+                    data,
+                    n_outputs,
+                    recipe,
+                    candidates,
+                    loss,
+                    derive(seed, "ticket", i),
+                    i,
+                    limit,
                     progress,
                 )
                 if chosen is None:
@@ -226,7 +315,7 @@ class _TicketEstimator(BaseEstimator):
                 else:
                     ticket = found[chosen]
                 tickets.append(ticket)
-        assert chosen is not None  # noqa: S101 (the first ticket set it)
+        assert chosen is not None
         self._keep(tickets, chosen, recipe, len(rows), time.monotonic() - begin)
         return self
 
@@ -243,8 +332,9 @@ class _TicketEstimator(BaseEstimator):
         progress: Any,
     ) -> dict[float, Ticket]:
         """One search, one ticket a compression."""
-        network = MLP(data.train[0].shape[1], n_outputs, widths=recipe.widths)
-        initialise_(network, generator=stream(seed, "init"))
+        with torch.device("meta"):  # torch's own initialisation would move its global generator
+            network = MLP(data.train[0].shape[1], n_outputs, widths=recipe.widths)
+        initialise_(network.to_empty(device="cpu"), generator=stream(seed, "init"))
         names = [f"encoder.{i}.weight" for i in range(0, 3 * len(recipe.widths), 3)]
         configs = {r: self._config(recipe, r, loss) for r in compressions}
         feasible = {}
@@ -260,7 +350,9 @@ class _TicketEstimator(BaseEstimator):
                 f"compression='auto' tries {AUTO_COMPRESSIONS} and none leaves a weight in every "
                 "layer; use a wider network or compression=1"
             )
-        folder = None if self.checkpoint_dir is None else Path(self.checkpoint_dir) / f"ticket-{index}"
+        folder = (
+            None if self.checkpoint_dir is None else Path(self.checkpoint_dir) / f"ticket-{index}"
+        )
         common: dict[str, Any] = {
             "seed": seed,
             "view": self._view(data.train[0]),
@@ -287,7 +379,7 @@ class _TicketEstimator(BaseEstimator):
 
     def _row_errors(self, ticket: Ticket, data: Data) -> NDArray[np.float64]:
         """Return one error a validation row: 0/1 for classes, squared for numbers."""
-        assert data.validation is not None  # noqa: S101
+        assert data.validation is not None
         x, y = data.validation
         out = outputs(ticket.network.cpu(), x)
         if y.dtype == torch.int64:
@@ -298,7 +390,11 @@ class _TicketEstimator(BaseEstimator):
         """Return the smallest ticket within one standard error of the best on validation rows."""
         errors = {r: self._row_errors(ticket, data) for r, ticket in found.items()}
         best = min(errors, key=lambda r: errors[r].mean())
-        spread = errors[best].std(ddof=1) / math.sqrt(len(errors[best])) if len(errors[best]) > 1 else 0.0
+        spread = (
+            errors[best].std(ddof=1) / math.sqrt(len(errors[best]))
+            if len(errors[best]) > 1
+            else 0.0
+        )
         near = [r for r, e in errors.items() if e.mean() <= errors[best].mean() + spread]
         self.validation_errors_ = {r: float(e.mean()) for r, e in errors.items()}
         return max(near), found[max(near)]
@@ -314,13 +410,9 @@ class _TicketEstimator(BaseEstimator):
         for i, ticket in enumerate(tickets):
             mask = {name: kept.cpu() for name, kept in ticket.mask.items()}
             for state in ticket.snapshots[-self.snapshots :]:
-                network = MLP(
-                    width(self.preparation_),
-                    ticket.network.decoder.out_features,  # type: ignore[union-attr, arg-type]
-                    widths=recipe.widths,
-                )
+                network = copy.deepcopy(ticket.network).cpu()
                 network.load_state_dict(state)
-                self.members_.append(network.eval().requires_grad_(requires_grad=False))
+                self.members_.append(network.eval().requires_grad_(requires_grad=False))  # type: ignore[arg-type]
                 self.masks_.append(mask)
             rows += [{"ticket": i, **row} for row in ticket.history]
         self.history_ = pd.DataFrame(rows)
@@ -348,8 +440,12 @@ class _TicketEstimator(BaseEstimator):
             "batch_size": recipe.batch_size,
             "search_epochs": len(searched.history),
             "finetune_epochs": len(first.history) - len(searched.history),
-            "weight_movement": weight_movement(scaled, searched.state, first.mask) if pruned else None,
-            "start_mask_overlap": start_mask_overlap(searched.start, first.mask) if pruned else None,
+            "weight_movement": weight_movement(scaled, searched.state, first.mask)
+            if pruned
+            else None,
+            "start_mask_overlap": start_mask_overlap(searched.start, first.mask)
+            if pruned
+            else None,
             "complete": all(ticket.complete for ticket in tickets),
             "seconds": seconds,
         }
@@ -377,13 +473,13 @@ class _TicketEstimator(BaseEstimator):
     def _description(self) -> dict[str, Any]:
         parameters = {}
         for name, value in self.get_params(deep=False).items():
-            if isinstance(value, (np.integer, np.floating, np.bool_)):
-                value = value.item()  # noqa: PLW2901
-            if isinstance(value, Path):
-                value = str(value)  # noqa: PLW2901
+            value = str(value) if isinstance(value, Path) else _plain(value)  # noqa: PLW2901
             if isinstance(value, dict):
                 value = {"dict": [[_plain(k), _plain(v)] for k, v in value.items()]}  # noqa: PLW2901
-            if isinstance(value, (type(None), bool, int, float, str, list, tuple, dict)):
+            elif isinstance(value, (list, tuple, np.ndarray)):
+                value = list(map(_plain, value))  # noqa: PLW2901
+            with suppress(TypeError):  # callables and random states are not saved
+                json.dumps(value)
                 parameters[name] = value
         return {
             "estimator": type(self).__name__,
@@ -405,16 +501,20 @@ class _TicketEstimator(BaseEstimator):
         """
         check_is_fitted(self)
         history = {
-            name: [None if pd.isna(v) else v for v in column.tolist()]
+            str(name): [None if pd.isna(v) else v for v in column.tolist()]
             for name, column in self.history_.items()
         }
         model_directory.write(
-            Path(path), self._description(), history, self.members_, self.masks_  # type: ignore[arg-type]
+            Path(path),
+            self._description(),
+            history,
+            self.members_,
+            self.masks_,
         )
 
     def _html_repr(self) -> str:
         drawn: str = super()._html_repr()
-        if not hasattr(self, "summary_"):
+        if not hasattr(self, "members_"):
             return drawn
         cells = "".join(
             f"<tr><th style='text-align:left'>{html.escape(key.replace('_', ' '))}</th>"
@@ -443,18 +543,33 @@ def _show(value: Any) -> str:
 def _kept_rows(
     sample_weight: ArrayLike, X: Any
 ) -> tuple[NDArray[np.float64] | None, NDArray[np.intp]]:
-    """Return weights without zeros, and the rows they belong to; equal weights equal none."""
+    """Return weights without zeros, and the rows they belong to."""
     n = len(X)
     if sample_weight is None:
         return None, np.arange(n)
-    weight = _check_sample_weight(
-        sample_weight, np.empty((n, 1)), dtype=np.float64, ensure_non_negative=True
-    )
+    with _refusing():
+        weight = _check_sample_weight(
+            sample_weight, np.empty((n, 1)), dtype=np.float64, ensure_non_negative=True
+        )
     rows = np.flatnonzero(weight)
     if not len(rows):
         raise InputError("sample_weight must be positive for some row, got zeros only")
-    kept = weight[rows]
-    return (None if (kept == kept[0]).all() else kept / kept.mean()), rows
+    return weight[rows], rows
+
+
+def _relative(weight: NDArray[np.float64] | None) -> Tensor | None:
+    """Return weights of mean 1; equal weights equal none, to the bit."""
+    if weight is None or (weight == weight[0]).all():
+        return None
+    weight = weight / weight.max()  # a mean of huge weights would overflow
+    return torch.from_numpy(weight / weight.mean()).float()
+
+
+def _is_pair(X_val: ArrayLike, y_val: ArrayLike) -> bool:
+    """Return whether there are validation rows."""
+    if (X_val is None) != (y_val is None):
+        raise InputError("X_val and y_val need each other; pass both or neither")
+    return X_val is not None
 
 
 def _rows(X: Any, rows: NDArray[np.intp]) -> Any:
@@ -463,7 +578,7 @@ def _rows(X: Any, rows: NDArray[np.intp]) -> Any:
     return X.iloc[rows] if isinstance(X, pd.DataFrame) else X[rows]
 
 
-class TicketClassifier(ClassifierMixin, _TicketEstimator):
+class TicketClassifier(ClassifierMixin, _TicketEstimator):  # type: ignore[misc]
     """A classifier for tables: a wide network pruned to the structure the invariances reveal.
 
     IUNet: the network is searched with cross-entropy plus a contrastive term over corrupted views
@@ -593,7 +708,8 @@ class TicketClassifier(ClassifierMixin, _TicketEstimator):
             X: [rows, columns] DataFrame (pandas, polars, Arrow) or array; missing values allowed.
             y: [rows] labels.
             sample_weight: [rows] weights of the cross-entropy; a row of weight 0 is left out.
-            X_val, y_val: rows to watch, never trained on.
+            X_val: rows to watch, never trained on.
+            y_val: their labels.
 
         Raises:
             InputError: data or parameters that cannot be used; a ValueError.
@@ -603,24 +719,16 @@ class TicketClassifier(ClassifierMixin, _TicketEstimator):
         y = _labels(y, len(X), "y")
         weight, rows = _kept_rows(sample_weight, X)
         X, y = _rows(X, rows), y[rows]
-        self.classes_, codes, counts = np.unique(y, return_inverse=True, return_counts=True)
+        self.classes_, codes = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             raise InputError(
                 f"a classifier needs at least 2 classes, got one class: {self.classes_[0]!r}"
             )
-        if counts.min() < 2:
-            raise InputError(
-                f"every class needs at least 2 rows, got 1 of class "
-                f"{self.classes_[counts.argmin()]!r}; merge it with another class or drop it"
-            )
         if self.class_weight is not None:
-            by_class = compute_class_weight(self.class_weight, classes=self.classes_, y=y)
-            by_row = by_class[codes]
+            by_row = self._class_weights(y)[codes]
             weight = by_row if weight is None else weight * by_row
         validation = None
-        if X_val is not None:
-            if y_val is None:
-                raise InputError("X_val needs y_val")
+        if _is_pair(X_val, y_val):
             seen = _labels(y_val, len(X_val), "y_val")
             unknown = np.setdiff1d(seen, self.classes_)
             if len(unknown):
@@ -637,6 +745,19 @@ class TicketClassifier(ClassifierMixin, _TicketEstimator):
         )
         self._warn_of_collapse(X, y)
         return self
+
+    def _class_weights(self, y: NDArray[Any]) -> NDArray[np.float64]:
+        """Return [classes] factors on the cross-entropy."""
+        with _refusing():
+            weights = np.asarray(
+                compute_class_weight(self.class_weight, classes=self.classes_, y=y), np.float64
+            )
+        if not (np.isfinite(weights).all() and (weights >= 0).all() and weights.any()):
+            raise InputError(
+                "class_weight must be numbers of at least 0, not all of them 0, "
+                f"got {self.class_weight!r}"
+            )
+        return weights
 
     def _warn_of_collapse(self, X: Any, y: NDArray[Any]) -> None:
         scores = classification(y, self.predict_proba(X), self.classes_)
@@ -680,24 +801,31 @@ def _labels(y: ArrayLike, n: int, name: str) -> NDArray[Any]:
     """Return [n] labels without missing values, as NumPy."""
     if y is None:
         raise InputError(f"a classifier requires {name} to be passed, but the target y is None")
-    labels = column_or_1d(np.asarray(y), warn=True)
-    if labels.dtype.kind == "f":
-        assert_all_finite(labels, input_name=name)
+    with _refusing():
+        labels = column_or_1d(np.asarray(y), warn=True)
+        if labels.dtype.kind == "f":
+            assert_all_finite(labels, input_name=name)
     missing = int(pd.isna(labels).sum())
     if missing:
         raise InputError(f"Input {name} contains NaN: {missing} missing labels; drop those rows")
     if len(labels) != n:
         raise InputError(f"X and {name} must have equal length, got {n} and {len(labels)}")
-    check_classification_targets(labels)
-    if labels.dtype == object and not all(isinstance(v, type(labels[0])) for v in labels):
-        raise InputError(f"labels in {name} must be of one type, got several; convert them first")
+    if labels.dtype == object:
+        types = sorted({type(value).__name__ for value in labels})
+        if len(types) > 1:
+            raise InputError(
+                f"labels in {name} must be of one type, got {', '.join(types)}; convert them first"
+            )
+        labels = pd.Series(labels, dtype=object).infer_objects().to_numpy()
+    with _refusing():
+        check_classification_targets(labels)
     return labels
 
 
-class TicketRegressor(RegressorMixin, _TicketEstimator):
-    """A regressor for tables: searched and finetuned by mean squared error, without a contrastive term.
+class TicketRegressor(RegressorMixin, _TicketEstimator):  # type: ignore[misc]
+    """A regressor for tables, like `TicketClassifier`: searched and finetuned by squared error.
 
-    The target is standardised inside. Parameters as for `TicketClassifier`, less those of the
+    There is no contrastive term: it needs classes. The target is standardised inside. Parameters as for `TicketClassifier`, less those of the
     contrastive term and of classes.
 
     >>> from sklearn.datasets import load_diabetes
@@ -770,6 +898,8 @@ class TicketRegressor(RegressorMixin, _TicketEstimator):
         target = _numbers(y, len(X), "y")
         weight, rows = _kept_rows(sample_weight, X)
         X, target = _rows(X, rows), target[rows]
+        if len(target) < 2:
+            raise InputError("training needs at least 2 rows, got 1 sample; collect more rows")
         self.target_mean_, self.target_scale_ = float(target.mean()), float(target.std())
         if not self.target_scale_ > 0:
             raise InputError(
@@ -777,22 +907,17 @@ class TicketRegressor(RegressorMixin, _TicketEstimator):
                 "rows; there is nothing to learn"
             )
         validation = None
-        if X_val is not None:
-            if y_val is None:
-                raise InputError("X_val needs y_val")
+        if _is_pair(X_val, y_val):
             validation = (X_val, self._standardised(_numbers(y_val, len(X_val), "y_val")))
-        return self._fit(
-            X, self._standardised(target), 1, weight, validation, None, objectives.mse
-        )
+        return self._fit(X, self._standardised(target), 1, weight, validation, None, objectives.mse)
 
     def _standardised(self, target: NDArray[np.float64]) -> Tensor:
         return torch.from_numpy((target - self.target_mean_) / self.target_scale_).float()
 
     def predict(self, X: ArrayLike) -> NDArray[np.float64]:
         """Return [rows] predictions in the target's units: the members' mean."""
-        mean = np.mean([out[:, 0] for out in self._outputs(X)], axis=0)
-        predicted: NDArray[np.float64] = mean * self.target_scale_ + self.target_mean_
-        return predicted
+        mean: NDArray[np.float64] = np.mean([out[:, 0] for out in self._outputs(X)], axis=0)
+        return mean * self.target_scale_ + self.target_mean_
 
     def _description(self) -> dict[str, Any]:
         return super()._description() | {
@@ -803,14 +928,20 @@ class TicketRegressor(RegressorMixin, _TicketEstimator):
 def _numbers(y: ArrayLike, n: int, name: str) -> NDArray[np.float64]:
     if y is None:
         raise InputError(f"a regressor requires {name} to be passed, but the target y is None")
-    values = column_or_1d(np.asarray(y), warn=True)
+    with _refusing():
+        values = column_or_1d(np.asarray(y), warn=True)
+    if values.dtype.kind in "mM":
+        raise InputError(
+            f"a regression target must be numbers, got dates or times ({values.dtype})"
+        )
     try:
         values = values.astype(np.float64)
     except (TypeError, ValueError) as err:
         raise InputError(
             f"a regression target must be numbers, got {values.dtype} values such as {values[0]!r}"
         ) from err
-    assert_all_finite(values, input_name=name)
+    with _refusing():
+        assert_all_finite(values, input_name=name)
     if len(values) != n:
         raise InputError(f"X and {name} must have equal length, got {n} and {len(values)}")
     return values
@@ -824,46 +955,70 @@ def load(path: str | Path) -> TicketClassifier | TicketRegressor:
     """
     path = Path(path)
     description, history, members, member_masks = model_directory.read(path)
+    try:
+        return _restored(description, history, members, member_masks)
+    except InputError as err:
+        raise InputError(f"{path}: {err}") from err
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as err:
+        raise InputError(
+            f"{path} must be a model folder written by secateurs, but its model.json is damaged "
+            f"({type(err).__name__})"
+        ) from err
+
+
+def _restored(
+    description: dict[str, Any],
+    history: dict[str, list[Any]],
+    members: list[MLP],
+    member_masks: list[Mask],
+) -> TicketClassifier | TicketRegressor:
+    """Return a fitted estimator; raise one of many errors where the description is not one."""
     known: dict[str, type[TicketClassifier | TicketRegressor]] = {
         "TicketClassifier": TicketClassifier,
         "TicketRegressor": TicketRegressor,
     }
-    try:
-        kind = known[description["estimator"]]
-        parameters = {
-            name: dict(map(tuple, value["dict"])) if isinstance(value, dict) else value
-            for name, value in description["parameters"].items()
-        }
-        estimator = kind(**parameters)
-        estimator.preparation_ = check(description["preparation"])
-        estimator.summary_ = dict(description["summary"])
-        estimator.compression_ = float(estimator.summary_["compression"])
-        estimator.history_ = pd.DataFrame(history)
-        if isinstance(estimator, TicketClassifier):
-            classes = description["classes"]
-            dtype = np.dtype(classes["dtype"])
-            estimator.classes_ = np.array(classes["values"], dtype=dtype)
-            n_outputs = len(estimator.classes_)
-        else:
-            target = description["target"]
-            estimator.target_mean_ = float(target["mean"])
-            estimator.target_scale_ = float(target["scale"])
-            n_outputs = 1
-        names = [str(name) for name in description["feature_names_in"]]
-    except InputError as err:
-        raise InputError(f"{path}: {err}") from err
-    except (KeyError, TypeError, ValueError, AttributeError) as err:
-        raise InputError(
-            f"{path} must be a model folder written by secateurs, but its model.json is damaged "
-            f"({type(err).__name__}: {err})"
-        ) from err
-    fits = members[0].encoder[0].in_features == width(estimator.preparation_)
-    if not fits or members[0].decoder.out_features != n_outputs:
-        raise InputError(f"{path}: the network does not fit the columns and classes; it is damaged")
-    if names:
+    parameters: dict[str, Any] = {}
+    for name, value in description["parameters"].items():
+        parameters[name] = dict(map(tuple, value["dict"])) if isinstance(value, dict) else value
+        if isinstance(value, list):
+            parameters[name] = tuple(value)
+    estimator = known[description["estimator"]](**parameters)
+    estimator.preparation_ = check(description["preparation"])
+    names = input_names(estimator.preparation_)
+    estimator.n_features_in_ = len(names)
+    if description["feature_names_in"]:
+        _must(description["feature_names_in"] == names, "other feature names")
         estimator.feature_names_in_ = np.array(names, dtype=object)
-    estimator.n_features_in_ = len(input_names(estimator.preparation_))
+    summary = description["summary"]
+    _must(type(summary) is dict and 1 <= summary["compression"] < math.inf, "no summary")
+    estimator.summary_, estimator.compression_ = summary, float(summary["compression"])
+    _must(all(type(column) is list for column in history.values()), "no history")
+    estimator.history_ = pd.DataFrame(history)
+    if isinstance(estimator, TicketClassifier):
+        dtype, values = (
+            np.dtype(str(description["classes"]["dtype"])),
+            description["classes"]["values"],
+        )
+        n_outputs = len(values)
+        # before anything is allocated for them
+        _must(n_outputs == members[0].decoder.out_features, "another number of classes")
+        _must(dtype.kind in "biufUO" and dtype.itemsize < 2**16, "no type of labels")
+        estimator.classes_ = np.array(values, dtype=dtype)
+        _must(np.unique(estimator.classes_).tolist() == values, "no classes")
+    else:
+        target = description["target"]
+        mean, scale = float(target["mean"]), float(target["scale"])
+        _must(math.isfinite(mean) and 0 < scale < math.inf, "no target")
+        estimator.target_mean_, estimator.target_scale_ = mean, scale
+        n_outputs = 1
+    _must(members[0].decoder.out_features == n_outputs, "another number of outputs")
+    _must(members[0].encoder[0].in_features == width(estimator.preparation_), "another width")
     estimator.members_, estimator.masks_ = members, member_masks
     estimator.density_ = masks.density(member_masks[0])
     estimator.n_parameters_kept_ = sum(map(n_parameters_kept, members, member_masks))
     return estimator
+
+
+def _must(condition: bool, otherwise: str) -> None:  # noqa: FBT001
+    if not condition:
+        raise ValueError(otherwise)

@@ -163,9 +163,7 @@ def keep_top(
     kept[_best(flat, (alive & ~kept).nonzero().flatten(), k)] = True
 
     parts = kept.split([scores[name].numel() for name in names])
-    mask = {
-        name: part.view(scores[name].shape) for name, part in zip(names, parts, strict=True)
-    }
+    mask = {name: part.view(scores[name].shape) for name, part in zip(names, parts, strict=True)}
     empty = [name for name, n in kept_per_layer(mask).items() if n == 0]
     if empty and not allow_empty:
         raise InputError(

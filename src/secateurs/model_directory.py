@@ -7,6 +7,7 @@
 A folder appears whole or not at all, and an older one stays intact until then.
 """
 
+import copy
 import hashlib
 import json
 import os
@@ -16,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load as load_bytes, save as save_bytes
+from safetensors.torch import load as load_bytes
+from safetensors.torch import save as save_bytes
 from torch import Tensor
 
 from secateurs import masks
@@ -60,7 +62,7 @@ def _mask_indices(member_masks: Sequence[Mask]) -> list[int]:
 
 def is_model(path: Path) -> bool:
     """Return whether `path` looks like a folder that `write` made."""
-    return (path / DESCRIPTION).is_file()
+    return all((path / name).is_file() for name in (DESCRIPTION, HISTORY, WEIGHTS))
 
 
 def check_replaceable(path: Path) -> None:
@@ -69,13 +71,13 @@ def check_replaceable(path: Path) -> None:
     Raises:
         InputError: the path is something else, or its folder cannot be written.
     """
-    if path.exists() and not is_model(path) and not (path.is_dir() and not any(path.iterdir())):
-        raise InputError(
-            f"{path} exists and is not a model folder, so it will not be replaced; "
-            "choose another output folder"
-        )
     probe = path.parent / f".{path.name}.{os.getpid()}.probe"
     try:
+        if path.exists() and not is_model(path) and not (path.is_dir() and not any(path.iterdir())):
+            raise InputError(
+                f"{path} exists and is not a model folder, so it will not be replaced; "
+                "choose another output folder"
+            )
         path.parent.mkdir(parents=True, exist_ok=True)
         probe.mkdir()
         probe.rmdir()
@@ -83,6 +85,30 @@ def check_replaceable(path: Path) -> None:
         raise InputError(
             f"cannot write into {path.parent}: {err.strerror}; choose a folder that is writable"
         ) from err
+
+
+def _checksum(description: Mapping[str, Any], history: bytes, blob: bytes) -> str:
+    """Return the SHA-256 of everything in a folder but itself."""
+    rest = {key: value for key, value in description.items() if key != "sha256"}
+    digest = hashlib.sha256(json.dumps(rest, sort_keys=True).encode())
+    digest.update(history)
+    digest.update(blob)
+    return digest.hexdigest()
+
+
+def _replace(path: Path, new: Path) -> None:
+    """Give a folder the name `path`; what was there goes only once the new one is in its place."""
+    if not path.exists():
+        new.rename(path)
+        return
+    old = path.parent / f".{path.name}.{os.getpid()}.old"
+    path.rename(old)
+    try:
+        new.rename(path)
+    except OSError:
+        old.rename(path)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def write(
@@ -97,8 +123,10 @@ def write(
     Raises:
         InputError: `path` is not free for a model, not writable, or the disk is full.
     """
+    path = path.resolve()  # a link is followed, not replaced
     check_replaceable(path)
     blob = save_bytes(pack(members, member_masks))
+    columns = json.dumps(history).encode()
     first = members[0]
     whole = {
         "format": FORMAT,
@@ -109,30 +137,23 @@ def write(
             "widths": [w.shape[0] for w in layer_weights(first.encoder).values()],
         },
         "members": _mask_indices(member_masks),
-        "sha256": hashlib.sha256(blob).hexdigest(),
     }
+    whole = json.loads(json.dumps(whole))  # as a reader will see it
+    whole["sha256"] = _checksum(whole, columns, blob)
     temporary = path.parent / f".{path.name}.{os.getpid()}.tmp"
-    old = path.parent / f".{path.name}.{os.getpid()}.old"
     try:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
         for name, content in (
             (DESCRIPTION, json.dumps(whole, indent=1).encode()),
-            (HISTORY, json.dumps(history).encode()),
+            (HISTORY, columns),
             (WEIGHTS, blob),
         ):
             with (temporary / name).open("wb") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-        if path.exists():
-            path.rename(old)
-        try:
-            temporary.rename(path)
-        except OSError:
-            if old.exists():
-                old.rename(path)
-            raise
+        _replace(path, temporary)
     except OSError as err:
         raise InputError(
             f"cannot write {path}: {err.strerror or err}; choose a folder that is writable and has "
@@ -140,55 +161,69 @@ def write(
         ) from err
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
 
 
 def _damaged(path: Path, what: str) -> InputError:
     return InputError(f"{path} must be a model folder written by secateurs, but {what}")
 
 
-def _widths(path: Path, described: Any) -> tuple[int, int, tuple[int, ...]]:
-    sizes = [described.get("n_inputs"), described.get("n_outputs"), *described.get("widths", [])]
+def _sizes(described: Any) -> tuple[int, int, tuple[int, ...]]:
+    """Return inputs, outputs and widths of the network; raise ValueError unless it is one."""
+    sizes = [described["n_inputs"], described["n_outputs"], *described["widths"]]
     if len(sizes) < 3 or not all(type(n) is int and 0 < n < 2**31 for n in sizes):
-        raise _damaged(path, f"its {DESCRIPTION} describes no network")
+        raise ValueError("no network")
     return sizes[0], sizes[1], tuple(sizes[2:])
 
 
+def _mask_of_each(indices: Any) -> list[int]:
+    """Return which mask each member has; masks are numbered as they come."""
+    if not isinstance(indices, list) or not indices:
+        raise ValueError("no members")
+    known = 0
+    for j in indices:
+        if type(j) is not int or not 0 <= j <= known:
+            raise ValueError("no such mask")
+        known = max(known, j + 1)
+    return indices
+
+
 def _unpack(
-    path: Path,
-    tensors: Mapping[str, Tensor],
-    sizes: tuple[int, int, tuple[int, ...]],
-    mask_indices: Sequence[int],
+    tensors: dict[str, Tensor], sizes: tuple[int, int, tuple[int, ...]], mask_indices: list[int]
 ) -> tuple[list[MLP], list[Mask]]:
+    """Undo `pack`; raise ValueError or KeyError where the tensors are not those of the network."""
     n_inputs, n_outputs, widths = sizes
+    if f"member-0/encoder.{3 * len(widths) - 3}.weight" not in tensors:
+        raise ValueError("fewer layers than described")  # before that many are made
     with torch.device("meta"):  # names and shapes without memory: nothing is trusted yet
-        shapes = {
-            name: (tuple(t.shape), t.dtype)
-            for name, t in MLP(n_inputs, n_outputs, widths=widths).state_dict().items()
-        }
-        prunable = [f"encoder.{name}" for name in layer_weights(MLP(n_inputs, n_outputs, widths=widths).encoder)]
+        blank = MLP(n_inputs, n_outputs, widths=widths)
+    shapes = {name: (tuple(t.shape), t.dtype) for name, t in blank.state_dict().items()}
+    prunable = [f"encoder.{name}" for name in layer_weights(blank.encoder)]
+    left = dict(tensors)
     found: dict[int, Mask] = {}
     members, member_masks = [], []
     for i, j in enumerate(mask_indices):
-        state: dict[str, Tensor] = {}
         if j not in found:
-            bits = {n: tensors[f"mask-{j}/{n}"] for n in prunable if f"mask-{j}/{n}" in tensors}
+            bits = {n: left.pop(f"mask-{j}/{n}") for n in prunable if f"mask-{j}/{n}" in left}
             found[j] = masks.unpack(bits, {n: shapes[n][0] for n in bits})
+        state: dict[str, Tensor] = {}
         for name, (shape, dtype) in shapes.items():
-            value = tensors.get(f"member-{i}/{name}")
+            value = left.pop(f"member-{i}/{name}").clone()
             kept = found[j].get(name)
             expected = shape if kept is None else (int(kept.sum()),)
-            if value is None or tuple(value.shape) != expected or value.dtype != dtype:
-                raise _damaged(path, f"{name} of member {i} in its {WEIGHTS} has another shape")
+            if tuple(value.shape) != expected or value.dtype != dtype:
+                raise ValueError(f"{name} of member {i} has another shape")
             state[name] = value
             if kept is not None:
                 state[name] = torch.zeros(shape, dtype=dtype).masked_scatter_(kept, value)
-        network = MLP(n_inputs, n_outputs, widths=widths)
-        network.load_state_dict(state)
-        members.append(network.eval())
-        for name in prunable:
-            found[j].setdefault(name, torch.ones(shapes[name][0], dtype=torch.bool))
+        network = copy.deepcopy(blank)
+        network.load_state_dict(state, assign=True)
+        members.append(network.eval().requires_grad_(requires_grad=False))
         member_masks.append(found[j])
+    if left:
+        raise ValueError("more tensors than described")
+    for mask in found.values():
+        for name in prunable:  # layers without bits keep everything
+            mask.setdefault(name, torch.ones(shapes[name][0], dtype=torch.bool))
     return members, member_masks
 
 
@@ -200,11 +235,12 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, list[Any]], list[MLP], l
     """
     try:
         description = json.loads((path / DESCRIPTION).read_bytes())
-        history = json.loads((path / HISTORY).read_bytes())
+        columns = (path / HISTORY).read_bytes()
+        history = json.loads(columns)
         blob = (path / WEIGHTS).read_bytes()
     except OSError as err:
         raise _damaged(path, f"{Path(err.filename or path).name}: {err.strerror}") from err
-    except ValueError as err:
+    except (ValueError, RecursionError) as err:
         raise _damaged(path, "its JSON cannot be read: damaged or truncated") from err
     if not isinstance(description, dict) or not isinstance(history, dict):
         raise _damaged(path, f"its {DESCRIPTION} is not one of ours")
@@ -212,17 +248,12 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, list[Any]], list[MLP], l
         raise _damaged(
             path, f"its format is {description.get('format')!r} and this version reads {FORMAT}"
         )
-    if hashlib.sha256(blob).hexdigest() != description.get("sha256"):
-        raise _damaged(path, f"its {WEIGHTS} does not match its checksum: damaged or truncated")
-    indices = description.get("members")
-    if not isinstance(indices, list) or not indices or not all(type(j) is int for j in indices):
-        raise _damaged(path, f"its {DESCRIPTION} lists no members")
+    if _checksum(description, columns, blob) != description.get("sha256"):
+        raise _damaged(path, "its files do not match their checksum: damaged or truncated")
     try:
-        sizes = _widths(path, description["network"])
-        tensors = load_bytes(blob)
-        members, member_masks = _unpack(path, tensors, sizes, indices)
-    except InputError:
-        raise
+        sizes = _sizes(description["network"])
+        mask_indices = _mask_of_each(description["members"])
+        members, member_masks = _unpack(load_bytes(blob), sizes, mask_indices)
     except Exception as err:  # the reader's own error classes are not a closed set
         raise _damaged(path, f"its content is damaged ({type(err).__name__})") from err
     return description, history, members, member_masks

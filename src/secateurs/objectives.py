@@ -86,8 +86,8 @@ def supcon(h: Tensor, h_view: Tensor, y: Tensor, temperature: float = 0.1) -> Te
     Positives are all other rows of the same class in both views, the denominator is everything but
     oneself, and the mean over positives is taken outside of the logarithm.
 
-    >>> h = torch.eye(2)
-    >>> float(supcon(h, h, torch.tensor([0, 1]), 1.0)) < float(supcon(h, h.flip(0), torch.tensor([0, 1]), 1.0))
+    >>> h, y = torch.eye(2), torch.tensor([0, 1])
+    >>> bool(supcon(h, h, y) < supcon(h, h.flip(0), y))
     True
     """
     both, labels = torch.cat([h, h_view]), torch.cat([y, y])
@@ -106,9 +106,7 @@ def infonce(h: Tensor, h_view: Tensor, y: Tensor, temperature: float = 1.0) -> T
     0.3133
     """
     del y
-    return F.cross_entropy(
-        _cosines(h, h_view) / temperature, torch.arange(len(h), device=h.device)
-    )
+    return F.cross_entropy(_cosines(h, h_view) / temperature, torch.arange(len(h), device=h.device))
 
 
 LOSSES: dict[str, Loss] = {"cross_entropy": cross_entropy, "mse": mse}

@@ -53,6 +53,7 @@ class BetaLasso:
     l1: float = 1e-5
     beta: float = 50.0
     schedule: LrSchedule = "constant"
+    allow_scaled_start: bool = False
 
 
 Optimizer = SGD | AdamW | BetaLasso
@@ -105,8 +106,9 @@ def build(
         lasso = {"params": encoder, "l1": config.l1, "threshold": config.beta * config.l1}
         return _BetaLassoSteps([lasso, {"params": rest, "l1": 0.0}], lr=config.lr)
     encoder_lr = config.lr if config.encoder_lr is None else config.encoder_lr
+    groups: list[dict[str, Any]] = [{"params": encoder, "lr": encoder_lr}, {"params": rest}]
     return torch.optim.SGD(
-        [{"params": encoder, "lr": encoder_lr}, {"params": rest}],
+        groups,
         lr=config.lr,
         momentum=config.momentum,
         nesterov=config.nesterov and config.momentum > 0,

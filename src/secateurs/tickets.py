@@ -20,12 +20,13 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from secateurs import criteria, device as devices, masks, schedules
+from secateurs import criteria, masks, schedules
+from secateurs import device as devices
 from secateurs.data.batches import Data
 from secateurs.errors import InputError
 from secateurs.masks import Mask, Scores
 from secateurs.networks.init import initialise_, prunable, scale_
-from secateurs.optimizers import SGD, AdamW
+from secateurs.optimizers import SGD, AdamW, BetaLasso
 from secateurs.seeds import stream
 from secateurs.training import PhaseConfig, Progress, State, Trained, View, train
 
@@ -73,8 +74,13 @@ class TicketConfig:
             raise InputError(
                 f"compression_of must be 'encoder' or 'model', got {self.compression_of!r}"
             )
-        if self.rewind not in ("start", "scaled_start", "none", "random"):
-            keep_step(self.rewind)
+        keep_step(self.rewind)
+        lasso = self.search.optimizer
+        if isinstance(lasso, BetaLasso) and self.init_scale < 1 and not lasso.allow_scaled_start:
+            raise InputError(
+                f"beta-Lasso thresholds weights in their own units, so init_scale must be 1, got "
+                f"{self.init_scale:g}; set it to 1 or pass BetaLasso(allow_scaled_start=True)"
+            )
 
 
 def keep_step(rewind: str) -> int | None:
@@ -91,8 +97,7 @@ def keep_step(rewind: str) -> int | None:
     kind, _, number = rewind.partition(":")
     if kind != "step" or not number.isdigit():
         raise InputError(
-            "rewind must be 'start', 'scaled_start', 'step:K', 'none' or 'random', "
-            f"got {rewind!r}"
+            f"rewind must be 'start', 'scaled_start', 'step:K', 'none' or 'random', got {rewind!r}"
         )
     return int(number)
 
@@ -232,8 +237,10 @@ def search(
     name, names = _encoder_weights(network, encoder)
     start = {key: t.detach().clone() for key, t in network.state_dict().items()}
     at = keep_step(config.rewind)
-    fingerprint = "" if checkpoint_dir is None else _fingerprint(
-        network, data, config.search, config.init_scale, at, name, seed
+    fingerprint = (
+        ""
+        if checkpoint_dir is None
+        else _fingerprint(network, data, config.search, config.init_scale, at, name, seed)
     )
     if not config.search.epochs:
         return Searched(start=start, state=start, kept=start, history=[], complete=True)
@@ -277,7 +284,7 @@ def _rewind(network: nn.Module, searched: Searched, config: TicketConfig, seed: 
     elif config.rewind == "random":
         initialise_(network, generator=stream(seed, "rewind"))
     elif config.rewind != "start":
-        assert searched.kept is not None  # noqa: S101 (search raised otherwise)
+        assert searched.kept is not None
         network.load_state_dict(searched.kept)
 
 
@@ -356,7 +363,7 @@ def prune(
         )
         history += trained.history
         complete = complete and trained.complete
-    assert trained is not None  # noqa: S101 (a schedule has at least one round)
+    assert trained is not None
     network.eval()
     return Ticket(
         network=network,

@@ -163,17 +163,15 @@ class _Steps:
     ) -> None:
         self.network, self.phase, self.device = network, phase, device
         self.encoder = network.get_submodule(encoder)
-        self.optimizer = optimizers.build(
-            phase.optimizer, network, encoder_weights=prunable
-        )
+        self.optimizer = optimizers.build(phase.optimizer, network, encoder_weights=prunable)
         self.base_lrs = [group["lr"] for group in self.optimizer.param_groups]
         self.batchnorms = [
             m
             for m in network.modules()
-            if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats  # noqa: SLF001
+            if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats
         ]
         weights = dict(network.named_parameters())
-        self.masked = [weights[name] for name in mask or {}]
+        self.masked: list[Tensor] = [weights[name] for name in mask or {}]
         self.kept = [k.to(device, weights[n].dtype) for n, k in (mask or {}).items()]
 
     def set_lr(self, factor: float) -> None:
@@ -192,7 +190,7 @@ class _Steps:
         phase = self.phase
         if not phase.contrastive_weight:
             return phase.loss_weight * phase.loss(self.network(x), y, weight), None
-        assert view is not None  # noqa: S101 (find_ticket refuses a weight without a view)
+        assert view is not None
         with _captured(self.encoder) as latest:
             logits = self.network(x)
             h = latest[0]
@@ -303,14 +301,12 @@ def train(
         history, begin_epoch, done = meta["history"], meta["epoch"], meta["done"]
         network.load_state_dict(checkpoint.unnest(tensors, "network"))
         steps.load_state(checkpoint.unnest(tensors, "optimizer"))
-        snapshots = [
-            checkpoint.unnest(tensors, f"snapshot-{i}") for i in range(meta["snapshots"])
-        ]
+        snapshots = [checkpoint.unnest(tensors, f"snapshot-{i}") for i in range(meta["snapshots"])]
         kept = checkpoint.unnest(tensors, "kept") or kept
 
     def write(epoch: int, *, done: bool) -> None:
         if mask is not None:
-            for state in (dict(network.named_parameters()), *snapshots):
+            for state in (network.state_dict(), *snapshots):
                 masks.check_held(state, mask)
         if save_to is None:
             return

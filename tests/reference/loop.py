@@ -1,4 +1,4 @@
-"""The obvious training loop and the obvious one-shot pruning: twins of `train` and `find_ticket`."""
+"""The obvious training loop and one-shot selection: twins of `train` and `find_ticket`."""
 
 import copy
 
@@ -50,6 +50,6 @@ def top_magnitudes(network, density):
         n: p for n, p in network.named_parameters() if n.startswith("encoder") and p.ndim > 1
     }
     n = sum(w.numel() for w in weights.values())
-    every = sorted((float(v) for w in weights.values() for v in w.detach().abs().flatten()))
+    every = sorted(float(v) for w in weights.values() for v in w.detach().abs().flatten())
     threshold = every[n - round(density * n)]
     return {name: w.detach().abs() >= threshold for name, w in weights.items()}

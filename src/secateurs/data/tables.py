@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, TypeAlias
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.feather
@@ -22,7 +23,15 @@ import sklearn.datasets
 
 from secateurs.errors import InputError
 
-__all__ = ["BUNDLED", "SUFFIXES", "Table", "dump_table", "read_table", "split_target"]
+__all__ = [
+    "BUNDLED",
+    "SUFFIXES",
+    "Table",
+    "check_classes",
+    "dump_table",
+    "read_table",
+    "split_target",
+]
 
 SUFFIXES = (".csv", ".csv.gz", ".feather", ".parquet")
 BUNDLED: dict[str, Callable[..., Any]] = {
@@ -311,6 +320,26 @@ def _near(target: str, names: list[str]) -> str:
 def _listing(names: list[str]) -> str:
     shown = ", ".join(repr(name) for name in names[:8])
     return shown if len(names) <= 8 else f"{shown} and {len(names) - 8} more"
+
+
+def check_classes(y: _Series) -> None:
+    """Refuse a class that a single row stands for: nothing can be learnt or measured about it.
+
+    Errors: InputError that names the first such class.
+
+    >>> check_classes(pd.Series(["a", "a", "b", "b"]))
+    >>> check_classes(pd.Series(["a", "a", "b"]))
+    Traceback (most recent call last):
+    ...
+    secateurs.errors.InputError: every class needs at least 2 rows, got 1 of class 'b'; merge it ...
+    """
+    counts = y.value_counts(sort=False)
+    for label in counts.index[counts == 1]:
+        shown = label.item() if isinstance(label, np.generic) else label
+        raise InputError(
+            f"every class needs at least 2 rows, got 1 of class {shown!r};"
+            " merge it with another class or drop it"
+        )
 
 
 def dump_table(frame: pd.DataFrame, path: str | Path) -> None:

@@ -19,10 +19,8 @@ View = Callable[[Tensor, torch.Generator], Tensor]
 ColumnViews = Callable[..., Any] | Mapping[str, Callable[..., Any]]
 
 
-def corruption(
-    reference: Tensor, groups: Sequence[tuple[int, int]], *, rate: float = 0.6
-) -> View:
-    """Return SCARF's view: replace some original columns of each row by draws from the training set.
+def corruption(reference: Tensor, groups: Sequence[tuple[int, int]], *, rate: float = 0.6) -> View:
+    """Return SCARF's view: some original columns of each row, replaced by draws from training rows.
 
     Exactly floor(rate * M) of the M original columns of every row, chosen uniformly; each takes the
     value that a training row, drawn for this row and column alone, has there (the column's
@@ -58,7 +56,9 @@ def corruption(
         shape = (len(x), n_columns)
         ranks = torch.rand(shape, generator=generator, device=device)
         chosen = ranks.topk(n_corrupted, dim=1, sorted=False).indices
-        corrupt = torch.zeros(shape, dtype=torch.bool, device=device).scatter_(1, chosen, value=True)
+        corrupt = torch.zeros(shape, dtype=torch.bool, device=device).scatter_(
+            1, chosen, value=True
+        )
         rows = torch.randint(len(reference), shape, generator=generator, device=device)
         if not one_to_one:
             corrupt, rows = corrupt[:, column_of], rows[:, column_of]

@@ -4,9 +4,9 @@ Magnitude pruning finds structure only if training was rich (method, section 5).
 the weights hardly move and the mask is the mask of the initial weights.
 """
 
+import math
 from collections.abc import Iterable, Mapping
 
-import torch
 from torch import Tensor
 
 from secateurs import masks
@@ -22,6 +22,7 @@ def weight_movement(
 
     With PIS pass the *scaled* start: what the search began from.
 
+    >>> import torch
     >>> one, two = {"w": torch.ones(4)}, {"w": torch.full((4,), 1.5)}
     >>> weight_movement(one, two, ["w"])
     0.5
@@ -29,7 +30,7 @@ def weight_movement(
     names = list(names)
     moved = sum(float((end[name] - start[name]).double().square().sum()) for name in names)
     size = sum(float(start[name].double().square().sum()) for name in names)
-    return (moved / size) ** 0.5
+    return math.sqrt(moved / size)
 
 
 def start_mask_overlap(start: Mapping[str, Tensor], mask: Mask) -> float:
@@ -38,11 +39,12 @@ def start_mask_overlap(start: Mapping[str, Tensor], mask: Mask) -> float:
     The reference keeps in each layer as many weights as `mask` does, by |start|. Lazy searches
     come near 1; independent masks of density d come near d / (2 - d).
 
+    >>> import torch
     >>> start = {"w": torch.tensor([3.0, -2.0, 1.0, 0.0])}
     >>> start_mask_overlap(start, {"w": torch.tensor([True, True, False, False])})
     1.0
     """
-    reference = {}
+    reference: Mask = {}
     for name, kept in mask.items():
         share = {name: start[name].abs()}
         density = int(kept.sum()) / kept.numel()

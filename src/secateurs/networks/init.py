@@ -16,13 +16,13 @@ LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 Patterns = str | Sequence[str] | None
 
 
-def weights(network: nn.Module) -> dict[str, nn.Parameter]:
+def weights(network: nn.Module) -> dict[str, Tensor]:
     """Return the weights of all Linear and Conv layers by parameter name.
 
     Raises:
         InputError: two layers share one weight; a mask by name would be ambiguous.
     """
-    found: dict[str, nn.Parameter] = {}
+    found: dict[str, Tensor] = {}
     owner: dict[int, str] = {}
     for prefix, module in network.named_modules():
         if isinstance(module, LAYERS):
@@ -44,7 +44,7 @@ def _matches(name: str, patterns: Patterns) -> bool:
 
 def prunable(
     network: nn.Module, *, only: Patterns = None, except_: Patterns = None
-) -> dict[str, nn.Parameter]:
+) -> dict[str, Tensor]:
     """Return the weights that scores and masks are about.
 
     Args:
@@ -88,7 +88,7 @@ def initialise_(network: nn.Module, *, generator: torch.Generator) -> None:
             module.weight.copy_(drawn)
             if module.bias is not None:
                 module.bias.zero_()
-        elif isinstance(module, nn.modules.batchnorm._NormBase):  # noqa: SLF001 (no public base)
+        elif isinstance(module, nn.modules.batchnorm._NormBase):
             module.reset_parameters()
 
 

@@ -1,0 +1,50 @@
+import pytest
+import torch
+
+from secateurs import masks
+from secateurs.measures import regime
+
+
+def test_movement_by_hand():
+    start = {"a": torch.tensor([3.0]), "b": torch.tensor([0.0, 4.0]), "other": torch.ones(2)}
+    end = {"a": torch.tensor([3.0]), "b": torch.tensor([0.0, 7.0]), "other": torch.zeros(2)}
+    assert regime.weight_movement(start, end, ["a", "b"]) == pytest.approx(3 / 5)
+    assert regime.weight_movement(start, end, ["a"]) == 0
+    assert regime.weight_movement(start, end, (name for name in ["a", "b"])) == pytest.approx(0.6)
+
+
+def test_movement_of_tiny_and_huge_weights_is_the_same():
+    start, end = torch.randn(2, 50, generator=torch.Generator().manual_seed(0))
+    one, tiny, huge = (
+        regime.weight_movement({"w": start * s}, {"w": end * s}, ["w"]) for s in (1, 1e-25, 1e25)
+    )
+    assert tiny == pytest.approx(one, rel=1e-5)
+    assert huge == pytest.approx(one, rel=1e-5)
+
+
+def starts(seed):
+    generator = torch.Generator().manual_seed(seed)
+    # layers of different scale: the overlap is per layer, not global
+    return {"a": torch.randn(100, 50, generator=generator), "b": torch.randn(50, 100) * 0.01}
+
+
+def test_the_mask_of_the_start_overlaps_by_1_and_its_opposite_by_0():
+    start = starts(0)
+    magnitudes = {name: w.abs() for name, w in start.items()}
+    mask = masks.keep_top(magnitudes, 0.2, scope="layer")
+    assert regime.start_mask_overlap(start, mask) == 1
+    worst = {name: -score for name, score in magnitudes.items()}
+    assert regime.start_mask_overlap(start, masks.keep_top(worst, 0.2, scope="layer")) == 0
+
+
+def test_an_independent_mask_overlaps_by_chance():
+    start = starts(0)
+    other = {name: w.abs() for name, w in starts(1).items()}
+    overlap = regime.start_mask_overlap(start, masks.keep_top(other, 0.2, scope="layer"))
+    assert overlap == pytest.approx(0.2 / 1.8, abs=0.02)
+
+
+def test_an_empty_layer_is_no_error():
+    start = {"a": torch.tensor([1.0, 2.0]), "b": torch.ones(2)}
+    mask = {"a": torch.tensor([False, True]), "b": torch.zeros(2, dtype=torch.bool)}
+    assert regime.start_mask_overlap(start, mask) == 1

@@ -1,0 +1,18 @@
+import torch
+
+from secateurs import masks
+from secateurs.measures import size
+
+
+def test_parameters_by_hand(make_network):
+    network = make_network(n_inputs=6, n_outputs=3)
+    unprunable = 2 * 16 + 2 * 16 + 16 * 3 + 3
+    assert size.n_parameters(network) == 6 * 16 + 16 * 16 + unprunable
+    mask = {
+        "encoder.0.weight": torch.zeros(16, 6, dtype=torch.bool),
+        "encoder.3.weight": torch.ones(16, 16, dtype=torch.bool),
+    }
+    mask["encoder.0.weight"][0, :4] = True
+    assert size.n_parameters_kept(network, mask) == 4 + 256 + unprunable
+    assert size.n_parameters_kept(network, {}) == size.n_parameters(network)
+    assert size.n_parameters_kept(network, masks.ones(mask)) == size.n_parameters(network)
