@@ -73,6 +73,11 @@ def stage(name: str) -> tuple[list[dict[str, Any]], dict[str, int | None]]:
         arms += [arm("2x512", 3e-2, epochs=epochs) for epochs in (35, 105, 210)]
         arms += [arm("2x512", 0.3), arm("2x512", 0.1, kappa=1.0)]
         return arms, MORE
+    if name == "large":
+        rules = [(128, 105), (128, 37), (256, 37), (512, 37), (1024, 37), (512, 105), (512, 18)]
+        arms = [arm("2x512", 1e-2, batch=b, epochs=e, finetune=e) for b, e in rules]
+        arms += [arm("2x512", 4e-2, batch=512, epochs=37, finetune=37)]
+        return arms, {"jungle_chess_2pcs_raw_endgame_complete": None}
     raise SystemExit(f"no such stage: {name}")
 
 
@@ -113,10 +118,13 @@ def run(name: str, rows: int | None, seed: int, arm: dict[str, Any], out: Path) 
     config = TicketConfig(
         search=PhaseConfig(
             epochs=arm["epochs"],
+            batch_size=arm.get("batch", 128),
             optimizer=SGD(lr=arm["lr"] or 1e-2, **extra),
             contrastive_weight=arm["ilo"],
         ),
-        finetune=PhaseConfig(optimizer=AdamW()),
+        finetune=PhaseConfig(
+            epochs=arm.get("finetune", 105), batch_size=arm.get("batch", 128), optimizer=AdamW()
+        ),
         compression=arm.get("r", 8) if arm["lr"] else 1,
         init_scale=arm["kappa"],
         scope=arm.get("scope", "global"),

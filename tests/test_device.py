@@ -119,7 +119,7 @@ def test_unknown_precision_lists_the_choices():
         device.arithmetic("fp16", CPU)
 
 
-@pytest.mark.parametrize("name", ["gpu0", "cpu:x", "cuda:99", 3.5])
+@pytest.mark.parametrize("name", ["gpu0", "cpu:x", "cuda:99", "meta", 3.5])
 def test_devices_that_are_not_here_are_refused(name):
     with pytest.raises(InputError, match="device must be one that this machine has"):
         device.pick(name)

@@ -13,23 +13,12 @@ import os
 import shutil
 import signal
 import sys
-import types
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
-from typing import (
-    TYPE_CHECKING,
-    Any,
-    Literal,
-    NoReturn,
-    TypeAlias,
-    Union,
-    get_args,
-    get_origin,
-    get_type_hints,
-)
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 from secateurs import __version__
 from secateurs.errors import CollapseWarning, InputError, TimeLimitWarning
@@ -44,7 +33,17 @@ if TYPE_CHECKING:
     Model: TypeAlias = TicketClassifier | TicketRegressor
     _Series: TypeAlias = pd.Series[Any]
 
-__all__ = ["build_parser", "choose_task", "main"]
+__all__ = [
+    "DATA_HELP",
+    "MAX_CLASSES",
+    "MIN_ROWS_PER_CLASS",
+    "NOT_SETTINGS",
+    "TASKS",
+    "TOPICS",
+    "build_parser",
+    "choose_task",
+    "main",
+]
 
 TASKS = ("auto", "classification", "regression")
 TOPICS = ("networks", "criteria", "objectives", "measures", "datasets")
@@ -104,7 +103,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     fit.add_argument("--task", choices=TASKS, default="auto", help="by default the target decides")
     fit.add_argument("--overwrite", action="store_true", help="replace the model at DIR")
-    fit.add_argument("--quiet", action="store_true", help="print results and warnings only")
+    fit.add_argument("--quiet", action="store_true", help="print the comparison and warnings only")
     fit.set_defaults(run=_fit)
 
     predict = verbs.add_parser(
@@ -157,8 +156,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         Exception: a bug; bad input is told in one line on stderr and gives 2.
 
-    >>> main(["--version"])
+    >>> code = main(["--version"])
     secateurs 0.1.0
+    >>> code
     0
     """
     # Spinning OpenMP threads on shared cores cost far more than they win. Before torch comes in.
@@ -254,8 +254,9 @@ def _fit(args: argparse.Namespace) -> None:
         task, reason = args.task, "as asked"
     kind = kinds[task]
     _check_names(given, [kind])
-    _check_types(given, kind)
     y = _values(series)
+    if task == "classification":
+        _check_classes(y)
     if isinstance(given.get("class_weight"), dict):
         given["class_weight"] = _by_class(given["class_weight"], y)
     estimator = kind(**{"random_state": 0, "verbose": int(not args.quiet), **given})
@@ -312,50 +313,6 @@ def _check_names(given: Collection[str], kinds: Sequence[type]) -> None:
             )
 
 
-def _check_types(given: Mapping[str, Any], kind: type) -> None:
-    hints = get_type_hints(kind.__init__)  # type: ignore[misc]
-    for name, value in given.items():
-        if not _fits(value, hints[name]):
-            options = dict.fromkeys(_in_words(hints[name]))
-            raise InputError(f"{name} must be {' or '.join(options)}, got {json.dumps(value)}")
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    """Return whether a JSON value has a type that a signature asks for."""
-    origin, parts = get_origin(hint), get_args(hint)
-    if hint is Any:
-        return True
-    if origin in (Union, types.UnionType):
-        return any(_fits(value, part) for part in parts)
-    if origin is Literal:
-        return value in parts and isinstance(value, str)
-    if origin is not None and issubclass(origin, Mapping):
-        return isinstance(value, dict) and all(_fits(part, parts[1]) for part in value.values())
-    if origin is not None and issubclass(origin, Sequence):
-        return isinstance(value, list) and all(_fits(part, parts[0]) for part in value)
-    if hint is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool)
-    if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    return isinstance(hint, type) and isinstance(value, hint)
-
-
-def _in_words(hint: Any) -> list[str]:
-    """Return what JSON fits a type, as people say it; what no JSON can give is left out."""
-    origin, parts = get_origin(hint), get_args(hint)
-    if origin in (Union, types.UnionType):
-        return [word for part in parts for word in _in_words(part)]
-    if origin is Literal:
-        return [repr(part) for part in parts]
-    if origin is not None and issubclass(origin, Mapping):
-        values = _in_words(parts[1])
-        return [f"an object of {values[0].removeprefix('a ')}s"] if values else []
-    if origin is not None and issubclass(origin, Sequence):
-        return [f"a list of {_in_words(parts[0])[0].removeprefix('a ')}s"]
-    words = {float: "a number", int: "a whole number", str: "text", type(None): "null"}
-    return [words[hint]] if hint in words else []
-
-
 def _refuse_dates(y: "_Series") -> None:
     import pandas as pd
 
@@ -406,6 +363,19 @@ def _values(y: "_Series") -> "NDArray[Any]":
 
     plain: NDArray[Any] = pd.Series(np.asarray(y)).infer_objects().to_numpy()
     return plain
+
+
+def _check_classes(y: "NDArray[Any]") -> None:
+    """Refuse numbers with fractions, and classes of which one row can teach nothing."""
+    import pandas as pd
+    from sklearn.utils.multiclass import check_classification_targets
+
+    from secateurs.data.tables import check_classes
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # many classes may be meant
+        check_classification_targets(y)
+    check_classes(pd.Series(y))
 
 
 def _by_class(weights: Mapping[str, Any], y: "NDArray[Any]") -> dict[Any, Any]:
@@ -502,8 +472,8 @@ def _workspace(out: Path, identity: Mapping[str, Any]) -> Iterator[tuple[Path, b
         ours = True
         yield partial, continues
     except BaseException:
-        started = any(partial.rglob("*.safetensors")) or any(partial.glob("compare-*.json"))
-        if ours and not started:
+        work = ("*.safetensors", "compare-*.json")
+        if ours and not any(any(partial.rglob(pattern)) for pattern in work):
             shutil.rmtree(partial, ignore_errors=True)
         for parent in absent:
             with contextlib.suppress(OSError):  # not made, or in use by now

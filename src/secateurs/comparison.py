@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from rich import box
 from rich.table import Table
 from sklearn.base import clone
 from sklearn.dummy import DummyClassifier, DummyRegressor
@@ -25,7 +26,19 @@ from secateurs.estimator import TicketClassifier, TicketRegressor
 from secateurs.measures.quality import classification, regression
 from secateurs.seeds import derive
 
-__all__ = ["Comparison", "Row", "compare", "folder_bytes", "hold_out", "row_hashes", "table"]
+__all__ = [
+    "COLUMNS",
+    "HELD_OUT",
+    "Comparison",
+    "Estimator",
+    "Row",
+    "compare",
+    "folder_bytes",
+    "hold_out",
+    "row_hashes",
+    "table",
+    "widths_title",
+]
 
 HELD_OUT = 0.2
 
@@ -72,7 +85,7 @@ def row_hashes(X: pd.DataFrame) -> NDArray[np.uint64]:
     """Return [rows] a hash of each row, missing values included.
 
     >>> a, b, c = row_hashes(pd.DataFrame({"x": [1.0, None, 1.0], "y": ["u", "v", "u"]}))
-    >>> a == c, a == b
+    >>> bool(a == c), bool(a == b)
     (True, False)
     """
     try:
@@ -170,7 +183,8 @@ class _Models:
 
     def dense(self) -> Row:
         """Return the row of the same network without pruning."""
-        return self._network("dense", 1)
+        asked = self.estimator.compression
+        return self._network("dense", asked if asked == 1 else 1)
 
     def _network(self, kind: str, compression: Any) -> Row:
         folder = self.folder / f"compare-{kind}"
@@ -305,7 +319,7 @@ def compare(
 
 COLUMNS = {
     "accuracy": "accuracy",
-    "balanced_accuracy": "balanced accuracy",
+    "balanced_accuracy": "balanced\naccuracy",
     "log_loss": "log-loss",
     "r2": "R²",
     "rmse": "RMSE",
@@ -319,16 +333,19 @@ def table(comparison: Comparison) -> Table:
     >>> row = Row(model="mean", scores={"r2": 0.0}, parameters_kept=1, bytes=8, seconds=0.0)
     >>> found = Comparison(rows_trained=8, rows_held_out=2, rows_seen=0, models=[row])
     >>> [column.header for column in table(found).columns]
-    ['model', 'R²', 'parameters kept', 'bytes', 'seconds']
+    ['model', 'R²', 'parameters\\nkept', 'bytes', 'seconds']
     """
     names = [name for name in COLUMNS if name in comparison.models[0].scores]
     drawn = Table(
         title=f"{comparison.rows_held_out:,} held-out rows, "
         f"{comparison.rows_trained:,} training rows",
         title_justify="left",
+        box=box.SIMPLE_HEAD,  # narrow: fits a terminal of 80 characters
+        collapse_padding=True,
+        pad_edge=False,
     )
-    drawn.add_column("model")
-    for header in [*(COLUMNS[name] for name in names), "parameters kept", "bytes", "seconds"]:
+    drawn.add_column("model", no_wrap=True)
+    for header in [*(COLUMNS[name] for name in names), "parameters\nkept", "bytes", "seconds"]:
         drawn.add_column(header, justify="right")
     for row in comparison.models:
         drawn.add_row(

@@ -12,7 +12,7 @@ from torch import nn
 from secateurs.masks import Scores
 from secateurs.networks.init import Patterns, prunable
 
-__all__ = ["CRITERIA", "magnitude", "random"]
+__all__ = ["CRITERIA", "Criterion", "magnitude", "random"]
 
 Criterion = Callable[..., Scores]
 

@@ -32,8 +32,8 @@ def pick(device: str | torch.device | None) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         found = torch.device(device)
-        torch.empty(0, device=found)
-    except (RuntimeError, AssertionError, TypeError) as err:
+        torch.empty(0, device=found).cpu()  # "meta" is a device that computes nothing
+    except (RuntimeError, AssertionError, TypeError, ValueError) as err:
         raise InputError(
             f"device must be one that this machine has, such as 'cpu' or 'cuda', got {device!r}"
         ) from err

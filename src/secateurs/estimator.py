@@ -52,7 +52,15 @@ from secateurs.seeds import derive, stream
 from secateurs.tickets import Searched, Ticket, TicketConfig, density_for, prune, search
 from secateurs.training import PhaseConfig, outputs
 
-__all__ = ["TicketClassifier", "TicketRegressor", "load"]
+__all__ = [
+    "AUTO_COMPRESSIONS",
+    "AUTO_VAL_FRACTION",
+    "ArrayLike",
+    "Criterion",
+    "TicketClassifier",
+    "TicketRegressor",
+    "load",
+]
 
 AUTO_COMPRESSIONS = (2, 4, 8, 16, 32)
 AUTO_VAL_FRACTION = 0.2
@@ -112,7 +120,7 @@ def _refusing() -> Iterator[None]:
     except InputError:
         raise
     except (TypeError, ValueError) as err:
-        raise InputError(" ".join(str(err).split())) from err
+        raise InputError(" ".join(str(err).split())[:300]) from err
 
 
 def _is_frame(X: object) -> bool:
@@ -170,7 +178,7 @@ class _TicketEstimator(BaseEstimator):  # type: ignore[misc]
     def _check_parameters(self) -> None:
         """Refuse what cannot work before any row is read."""
         for name, (least, most, kind) in _RANGES.items():
-            value: Any = getattr(self, name, None)
+            value: Any = _plain(getattr(self, name, None))
             if value is None and name in _OPEN:
                 continue
             if name == "compression" and isinstance(value, str) and value == "auto":
@@ -178,6 +186,13 @@ class _TicketEstimator(BaseEstimator):  # type: ignore[misc]
             fits = isinstance(value, kind) and not isinstance(value, (bool, np.bool_))
             if hasattr(self, name) and not (fits and least <= value <= most):
                 raise InputError(f"{name} must be {_rule(name)}, got {value!r}")
+        for name in ("preset", "regime", "rewind"):
+            value = getattr(self, name)
+            if not isinstance(value, str) and (value is not None or name == "rewind"):
+                raise InputError(f"{name} must be a string, got {value!r}")
+        views = getattr(self, "views", None)
+        if not (views is None or callable(views) or isinstance(views, Mapping)):
+            raise InputError(f"views must be a callable or a dict of callables, got {views!r}")
         if self.widths is not None:
             self._widths()
         if self.precision not in get_args(Precision):
@@ -208,6 +223,8 @@ class _TicketEstimator(BaseEstimator):  # type: ignore[misc]
         if reset:
             self.__dict__.pop("members_", None)  # a failed fit must not leave half of two models
         if not _is_frame(X):
+            if isinstance(X, (list, tuple)):
+                X = np.array(X, dtype=object)  # rows of numbers and words stay what they are
             with _refusing():
                 return validate_data(
                     self, X, reset=reset, dtype=None, ensure_all_finite="allow-nan"
@@ -355,7 +372,7 @@ class _TicketEstimator(BaseEstimator):  # type: ignore[misc]
         )
         common: dict[str, Any] = {
             "seed": seed,
-            "view": self._view(data.train[0]),
+            "view": self._view(data.train[0].to(devices.pick(self.device))),
             "device": self.device,
             "checkpoint_dir": folder,
             "progress": progress,
@@ -722,7 +739,8 @@ class TicketClassifier(ClassifierMixin, _TicketEstimator):  # type: ignore[misc]
         self.classes_, codes = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             raise InputError(
-                f"a classifier needs at least 2 classes, got one class: {self.classes_[0]!r}"
+                "a classifier needs at least 2 classes, got one class: "
+                f"{_plain(self.classes_[0])!r}"
             )
         if self.class_weight is not None:
             by_row = self._class_weights(y)[codes]
@@ -748,15 +766,14 @@ class TicketClassifier(ClassifierMixin, _TicketEstimator):  # type: ignore[misc]
 
     def _class_weights(self, y: NDArray[Any]) -> NDArray[np.float64]:
         """Return [classes] factors on the cross-entropy."""
+        given = self.class_weight
+        if isinstance(given, Mapping) and not all(
+            isinstance(value, (int, float, np.number)) and 0 < value < math.inf
+            for value in given.values()
+        ):
+            raise InputError(f"class_weight must hold positive numbers by class, got {given!r}")
         with _refusing():
-            weights = np.asarray(
-                compute_class_weight(self.class_weight, classes=self.classes_, y=y), np.float64
-            )
-        if not (np.isfinite(weights).all() and (weights >= 0).all() and weights.any()):
-            raise InputError(
-                "class_weight must be numbers of at least 0, not all of them 0, "
-                f"got {self.class_weight!r}"
-            )
+            weights: NDArray[np.float64] = compute_class_weight(given, classes=self.classes_, y=y)
         return weights
 
     def _warn_of_collapse(self, X: Any, y: NDArray[Any]) -> None:
@@ -802,9 +819,11 @@ def _labels(y: ArrayLike, n: int, name: str) -> NDArray[Any]:
     if y is None:
         raise InputError(f"a classifier requires {name} to be passed, but the target y is None")
     with _refusing():
-        labels = column_or_1d(np.asarray(y), warn=True)
+        labels: NDArray[Any] = column_or_1d(np.asarray(y), warn=True)
         if labels.dtype.kind == "f":
             assert_all_finite(labels, input_name=name)
+    if labels.dtype.kind in "mM":
+        raise InputError(f"labels in {name} are dates or times ({labels.dtype}); make them strings")
     missing = int(pd.isna(labels).sum())
     if missing:
         raise InputError(f"Input {name} contains NaN: {missing} missing labels; drop those rows")
@@ -825,8 +844,8 @@ def _labels(y: ArrayLike, n: int, name: str) -> NDArray[Any]:
 class TicketRegressor(RegressorMixin, _TicketEstimator):  # type: ignore[misc]
     """A regressor for tables, like `TicketClassifier`: searched and finetuned by squared error.
 
-    There is no contrastive term: it needs classes. The target is standardised inside. Parameters as for `TicketClassifier`, less those of the
-    contrastive term and of classes.
+    There is no contrastive term: it needs classes. The target is standardised inside. Parameters
+    as for `TicketClassifier`, less those of the contrastive term and of classes.
 
     >>> from sklearn.datasets import load_diabetes
     >>> X, y = load_diabetes(return_X_y=True)
@@ -917,7 +936,8 @@ class TicketRegressor(RegressorMixin, _TicketEstimator):  # type: ignore[misc]
     def predict(self, X: ArrayLike) -> NDArray[np.float64]:
         """Return [rows] predictions in the target's units: the members' mean."""
         mean: NDArray[np.float64] = np.mean([out[:, 0] for out in self._outputs(X)], axis=0)
-        return mean * self.target_scale_ + self.target_mean_
+        predicted: NDArray[np.float64] = mean * self.target_scale_ + self.target_mean_
+        return predicted
 
     def _description(self) -> dict[str, Any]:
         return super()._description() | {
@@ -929,7 +949,7 @@ def _numbers(y: ArrayLike, n: int, name: str) -> NDArray[np.float64]:
     if y is None:
         raise InputError(f"a regressor requires {name} to be passed, but the target y is None")
     with _refusing():
-        values = column_or_1d(np.asarray(y), warn=True)
+        values: NDArray[Any] = column_or_1d(np.asarray(y), warn=True)
     if values.dtype.kind in "mM":
         raise InputError(
             f"a regression target must be numbers, got dates or times ({values.dtype})"
@@ -938,7 +958,8 @@ def _numbers(y: ArrayLike, n: int, name: str) -> NDArray[np.float64]:
         values = values.astype(np.float64)
     except (TypeError, ValueError) as err:
         raise InputError(
-            f"a regression target must be numbers, got {values.dtype} values such as {values[0]!r}"
+            f"a regression target must be numbers, got {values.dtype} values such as "
+            f"{_plain(values[0])!r}"
         ) from err
     with _refusing():
         assert_all_finite(values, input_name=name)
@@ -995,10 +1016,8 @@ def _restored(
     _must(all(type(column) is list for column in history.values()), "no history")
     estimator.history_ = pd.DataFrame(history)
     if isinstance(estimator, TicketClassifier):
-        dtype, values = (
-            np.dtype(str(description["classes"]["dtype"])),
-            description["classes"]["values"],
-        )
+        classes = description["classes"]
+        dtype, values = np.dtype(str(classes["dtype"])), classes["values"]
         n_outputs = len(values)
         # before anything is allocated for them
         _must(n_outputs == members[0].decoder.out_features, "another number of classes")
@@ -1012,7 +1031,8 @@ def _restored(
         estimator.target_mean_, estimator.target_scale_ = mean, scale
         n_outputs = 1
     _must(members[0].decoder.out_features == n_outputs, "another number of outputs")
-    _must(members[0].encoder[0].in_features == width(estimator.preparation_), "another width")
+    n_inputs: Any = members[0].encoder[0].in_features
+    _must(n_inputs == width(estimator.preparation_), "another number of inputs")
     estimator.members_, estimator.masks_ = members, member_masks
     estimator.density_ = masks.density(member_masks[0])
     estimator.n_parameters_kept_ = sum(map(n_parameters_kept, members, member_masks))

@@ -27,7 +27,17 @@ from secateurs.masks import Mask
 from secateurs.networks.dense import MLP
 from secateurs.networks.init import weights as layer_weights
 
-__all__ = ["check_replaceable", "is_model", "pack", "read", "write"]
+__all__ = [
+    "DESCRIPTION",
+    "FORMAT",
+    "HISTORY",
+    "WEIGHTS",
+    "check_replaceable",
+    "is_model",
+    "pack",
+    "read",
+    "write",
+]
 
 FORMAT = 1
 DESCRIPTION, WEIGHTS, HISTORY = "model.json", "weights.safetensors", "history.json"

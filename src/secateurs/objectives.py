@@ -11,7 +11,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["CONTRASTIVE", "LOSSES", "cross_entropy", "infonce", "mse", "nce", "supcon"]
+__all__ = [
+    "CONTRASTIVE",
+    "LOSSES",
+    "Contrastive",
+    "Loss",
+    "cross_entropy",
+    "infonce",
+    "mse",
+    "nce",
+    "supcon",
+]
 
 Loss = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 Contrastive = Callable[[Tensor, Tensor, Tensor, float], Tensor]

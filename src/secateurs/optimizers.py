@@ -10,7 +10,16 @@ from torch import nn
 
 from secateurs.errors import InputError
 
-__all__ = ["SGD", "AdamW", "BetaLasso", "Optimizer", "build", "cycle_ends", "lr_factor"]
+__all__ = [
+    "SGD",
+    "AdamW",
+    "BetaLasso",
+    "LrSchedule",
+    "Optimizer",
+    "build",
+    "cycle_ends",
+    "lr_factor",
+]
 
 LrSchedule = Literal["constant", "cosine", "restarts"]
 

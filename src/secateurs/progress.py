@@ -23,6 +23,7 @@ class PhaseProgress:
         self.begin = time.monotonic()
         self.bar: Progress | None = None
         self.tasks: dict[str, Any] = {}
+        self.line = ""  # what is to be said about the phase so far
 
     def __enter__(self) -> Self:
         if self.console.is_terminal:
@@ -40,6 +41,7 @@ class PhaseProgress:
     def __exit__(self, *error: object) -> None:
         if self.bar is not None:
             self.bar.stop()
+        self._say()
 
     def __call__(self, row: dict[str, Any], epochs: int) -> None:
         """Show one history row."""
@@ -49,7 +51,17 @@ class PhaseProgress:
             if name not in self.tasks:
                 self.tasks[name] = self.bar.add_task(name, total=epochs, loss=loss)
             self.bar.update(self.tasks[name], completed=row["epoch"], loss=loss)
-        elif row["epoch"] == epochs:
-            elapsed = time.monotonic() - self.begin
-            self.console.print(f"{name}: {epochs} epochs, {loss}, {elapsed:.0f} s")
-            self.begin = time.monotonic()
+            return
+        if row["epoch"] == 1:
+            self._say()  # a time limit ended the phase before
+        elapsed = time.monotonic() - self.begin
+        done = f"{epochs}" if row["epoch"] == epochs else f"{row['epoch']} of {epochs}"
+        self.line = f"{name}: {done} epochs, {loss}, {elapsed:.0f} s"
+        if row["epoch"] == epochs:
+            self._say()
+
+    def _say(self) -> None:
+        """Print the plain line of a phase that has come to its end."""
+        if self.line:
+            self.console.print(self.line, markup=False, highlight=False, soft_wrap=True)
+            self.line, self.begin = "", time.monotonic()

@@ -10,7 +10,7 @@ from typing import Any
 from secateurs.errors import InputError
 from secateurs.networks.dense import MLP_TAB
 
-__all__ = ["PRESETS", "REGIMES", "Recipe", "resolve"]
+__all__ = ["MIN_EPOCHS", "PRESETS", "REGIMES", "ROW_EPOCHS", "Recipe", "resolve"]
 
 ROW_EPOCHS = 1_000_000
 """Above this many rows times epochs the default recipe trains for fewer epochs."""

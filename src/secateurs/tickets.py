@@ -22,7 +22,7 @@ from torch import nn
 
 from secateurs import criteria, masks, schedules
 from secateurs import device as devices
-from secateurs.data.batches import Data
+from secateurs.data.batches import Data, epoch_batches
 from secateurs.errors import InputError
 from secateurs.masks import Mask, Scores
 from secateurs.networks.init import initialise_, prunable, scale_
@@ -30,7 +30,16 @@ from secateurs.optimizers import SGD, AdamW, BetaLasso
 from secateurs.seeds import stream
 from secateurs.training import PhaseConfig, Progress, State, Trained, View, train
 
-__all__ = ["Searched", "Ticket", "TicketConfig", "find_ticket", "prune", "search"]
+__all__ = [
+    "Searched",
+    "Ticket",
+    "TicketConfig",
+    "density_for",
+    "find_ticket",
+    "keep_step",
+    "prune",
+    "search",
+]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,6 +83,12 @@ class TicketConfig:
             raise InputError(
                 f"compression_of must be 'encoder' or 'model', got {self.compression_of!r}"
             )
+        if self.scope not in ("global", "layer"):
+            raise InputError(f"scope must be 'global' or 'layer', got {self.scope!r}")
+        if self.min_per_layer < 0:
+            raise InputError(f"min_per_layer must be at least 0, got {self.min_per_layer}")
+        if not 0 < self.init_scale < math.inf:
+            raise InputError(f"init_scale must be a positive number, got {self.init_scale}")
         keep_step(self.rewind)
         lasso = self.search.optimizer
         if isinstance(lasso, BetaLasso) and self.init_scale < 1 and not lasso.allow_scaled_start:
@@ -160,10 +175,16 @@ def _describe(value: Any) -> Any:
     return value
 
 
-def _fingerprint(network: nn.Module, data: Data, *parts: Any) -> str:
+def _fingerprint(
+    network: nn.Module, data: Data, phase: PhaseConfig, view: View | None, *parts: Any
+) -> str:
     """Return a hash of everything that decides a phase: a checkpoint belongs to just one."""
-    digest = hashlib.sha256(json.dumps(_describe(parts), sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps(_describe((phase, *parts)), sort_keys=True).encode())
     tensors = [*network.state_dict().values(), *data.train, *(data.validation or ())]
+    if view is not None and phase.contrastive_weight:
+        # a view is any callable: what it does to a few rows is its description
+        x = data.train[0][:64]
+        tensors.append(view(x, stream(0, "fingerprint", device=x.device)))
     for tensor in [*tensors, *([] if data.weight is None else [data.weight])]:
         digest.update(str((tensor.dtype, tuple(tensor.shape))).encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
@@ -189,17 +210,26 @@ def density_for(config: TicketConfig, network: nn.Module, names: list[str]) -> f
         InputError: so high that a layer would keep nothing, or more than pruning can give.
     """
     weights = dict(network.named_parameters())
-    n = sum(weights[name].numel() for name in names)
-    k = n / config.compression
+    sizes = [weights[name].numel() for name in names]
+    n = sum(sizes)
+    counted = n
     if config.compression_of == "model":
-        total = sum(p.numel() for p in weights.values())
-        k = total / config.compression - (total - n)
-    floor = len(names) * max(config.min_per_layer, 1)
-    if int(k + 0.5) < min(floor, n):
+        counted = sum(p.numel() for p in weights.values())
+    k = counted / config.compression - (counted - n)
+    least = max(config.min_per_layer, 1)
+    floors = [min(least, size) for size in sizes]
+    if config.scope == "global":
+        enough, needed = int(k + 0.5) >= sum(floors), float(sum(floors))
+    else:
+        pairs = list(zip(sizes, floors, strict=True))
+        enough = all(int(k / n * size + 0.5) >= floor for size, floor in pairs)
+        needed = max(n / size * floor for size, floor in pairs)
+    if not enough:
+        most = math.floor(10 * counted / (needed + counted - n) + 1e-6) / 10
         raise InputError(
-            f"compression must leave at least {max(config.min_per_layer, 1)} weight in each of the "
-            f"{len(names)} layers ({n:,} prunable weights), but {config.compression:g} keeps "
-            f"{max(int(k + 0.5), 0)}; use a compression of at most {n // floor} or a wider network"
+            f"compression must leave at least {least} weight in each of the {len(names)} layers "
+            f"({n:,} prunable weights), but {config.compression:g} keeps {max(int(k + 0.5), 0)}; "
+            f"use a compression of at most {most:.10g} or a wider network"
         )
     return k / n
 
@@ -211,6 +241,13 @@ def _check(config: TicketConfig, view: View | None) -> None:
                 f"a contrastive weight needs a view, got {name}.contrastive_weight="
                 f"{phase.contrastive_weight:g} and view=None; pass view= or set the weight to 0"
             )
+
+
+def _beyond(step: int) -> InputError:
+    return InputError(
+        f"rewind='step:{step}' must lie within the search, which ends before that step; "
+        "rewind to an earlier step or search longer"
+    )
 
 
 def search(
@@ -236,18 +273,24 @@ def search(
     network = copy.deepcopy(network).to(where)
     name, names = _encoder_weights(network, encoder)
     start = {key: t.detach().clone() for key, t in network.state_dict().items()}
+    moved = data.to(where)
     at = keep_step(config.rewind)
+    batches = epoch_batches(
+        len(data.train[0]), config.search.batch_size, generator=torch.Generator()
+    )
+    if at is not None and at > config.search.epochs * sum(1 for _ in batches):
+        raise _beyond(at)
     fingerprint = (
         ""
         if checkpoint_dir is None
-        else _fingerprint(network, data, config.search, config.init_scale, at, name, seed)
+        else _fingerprint(network, moved, config.search, view, config.init_scale, at, name, seed)
     )
     if not config.search.epochs:
         return Searched(start=start, state=start, kept=start, history=[], complete=True)
     scale_(network, config.init_scale)
     trained = train(
         network,
-        data.to(where),
+        moved,
         config.search,
         name="search",
         seed=seed,
@@ -261,10 +304,7 @@ def search(
         deadline=deadline,
     )
     if at is not None and trained.kept is None:
-        raise InputError(
-            f"rewind='step:{at}' must lie within the search, which ended before that step; "
-            "rewind to an earlier step or search longer"
-        )
+        raise _beyond(at)
     return Searched(
         start=start,
         state=trained.snapshots[-1],
@@ -326,7 +366,9 @@ def prune(
     trained: Trained | None = None
     start = searched.start
 
-    densities = config.schedule(density_for(config, network, names))
+    densities: schedules.Schedule = (1.0,)  # dense: there is nothing to do in rounds
+    if config.compression > 1:
+        densities = config.schedule(density_for(config, network, names))
     for i, density in enumerate(densities, start=1):
         last = i == len(densities)
         if density < 1:
@@ -345,7 +387,8 @@ def prune(
         save_to = fingerprint = None
         if checkpoint_dir is not None:
             save_to = checkpoint_dir / f"density-{density:.6g}.safetensors"
-            fingerprint = _fingerprint(network, data, phase, masks.kept_per_layer(mask), name, seed)
+            kept = masks.kept_per_layer(mask)
+            fingerprint = _fingerprint(network, moved, phase, view, kept, name, seed)
         trained = train(
             network,
             moved,

@@ -25,7 +25,17 @@ from secateurs.errors import InputError
 from secateurs.masks import Mask
 from secateurs.seeds import stream
 
-__all__ = ["PhaseConfig", "Progress", "State", "Trained", "View", "outputs", "train"]
+__all__ = [
+    "CHECKPOINT_SECONDS",
+    "TILE",
+    "PhaseConfig",
+    "Progress",
+    "State",
+    "Trained",
+    "View",
+    "outputs",
+    "train",
+]
 
 State = dict[str, Tensor]
 Progress = Callable[[dict[str, Any], int], None]
@@ -122,13 +132,18 @@ def outputs(network: nn.Module, x: Tensor) -> Tensor:
     return torch.cat(tiles)
 
 
+def _full(tensor: Tensor) -> Tensor:
+    """Return bfloat16 as float32: losses are never computed in half precision."""
+    return tensor.float() if tensor.dtype == torch.bfloat16 else tensor
+
+
 @contextmanager
 def _captured(module: nn.Module) -> Iterator[list[Tensor]]:
     """Yield a list whose only element is the module's latest output, [rows, features]."""
     latest: list[Tensor] = []
 
     def keep(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
-        latest[:] = [output.flatten(1)]
+        latest[:] = [_full(output.flatten(1))]
 
     handle = module.register_forward_hook(keep)
     try:
@@ -183,19 +198,23 @@ class _Steps:
         if self.masked:
             torch._foreach_mul_(self.masked, self.kept)
 
+    def forward(self, x: Tensor) -> Tensor:
+        with arithmetic(self.phase.precision, self.device):
+            return _full(self.network(x))
+
     def loss(
         self, x: Tensor, y: Tensor, weight: Tensor | None, view: View | None, draws: torch.Generator
     ) -> tuple[Tensor, Tensor | None]:
         """Return the objective and its contrastive part."""
         phase = self.phase
         if not phase.contrastive_weight:
-            return phase.loss_weight * phase.loss(self.network(x), y, weight), None
+            return phase.loss_weight * phase.loss(self.forward(x), y, weight), None
         assert view is not None
         with _captured(self.encoder) as latest:
-            logits = self.network(x)
+            logits = self.forward(x)
             h = latest[0]
             with _frozen_statistics(self.batchnorms):
-                self.network(view(x, draws))
+                self.forward(view(x, draws))
             contrastive = phase.contrastive(h, latest[0], y, phase.temperature)
         total = phase.contrastive_weight * contrastive
         if phase.loss_weight:
@@ -206,9 +225,8 @@ class _Steps:
         self, x: Tensor, y: Tensor, weight: Tensor | None, view: View | None, draws: torch.Generator
     ) -> tuple[Tensor, Tensor | None]:
         self.optimizer.zero_grad(set_to_none=True)
-        with arithmetic(self.phase.precision, self.device):
-            loss, contrastive = self.loss(x, y, weight, view, draws)
-            loss.backward()
+        loss, contrastive = self.loss(x, y, weight, view, draws)
+        loss.backward()
         self.optimizer.step()
         self.hold()
         return loss.detach(), contrastive

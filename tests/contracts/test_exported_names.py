@@ -21,6 +21,10 @@ def tree_of(name):
     return ast.parse(Path(importlib.import_module(name).__file__).read_text(encoding="utf-8"))
 
 
+def is_name(node):
+    return isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+
+
 def defined(tree):
     """Return the public names that a module itself defines: functions, classes and constants."""
     names = set()
@@ -28,7 +32,7 @@ def defined(tree):
         if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef):
             names.add(node.name)
         elif isinstance(node, ast.Assign):
-            names |= {target.id for target in node.targets if isinstance(target, ast.Name)}
+            names |= {part.id for one in node.targets for part in ast.walk(one) if is_name(part)}
         elif isinstance(node, ast.AnnAssign):
             names.add(node.target.id)
     return {name for name in names if not name.startswith("_")}
@@ -78,5 +82,7 @@ def test_unknown_names_are_attribute_errors():
 
 
 def test_the_test_sees_a_forgotten_name():
-    tree = ast.parse("def shown(): ...\n_hidden = 1\nSHOWN: int = 2\nclass Shown: ...")
-    assert defined(tree) == {"shown", "SHOWN", "Shown"}
+    tree = ast.parse(
+        "def shown(): ...\n_hidden = 1\nONE, TWO = 1, 2\nSHOWN: int = 2\nclass Shown: ..."
+    )
+    assert defined(tree) == {"shown", "ONE", "TWO", "SHOWN", "Shown"}

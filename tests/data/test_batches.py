@@ -38,7 +38,7 @@ def test_the_order_is_shuffled_and_repeats_with_the_generator():
 
 
 def test_one_row_is_refused():
-    with pytest.raises(InputError, match="at least 2 rows .*, got 1"):
+    with pytest.raises(InputError, match=r"at least 2 rows .*, got 1"):
         Data(train=(torch.zeros(1, 3), torch.zeros(1)))
 
 

@@ -181,7 +181,7 @@ def test_users_draws_come_from_the_stream():
 
 @pytest.mark.parametrize("views", [{"agee": lambda v, rng: v}, {"fax": lambda v, rng: v}])
 def test_unknown_columns_list_the_valid_ones(views):
-    with pytest.raises(InputError, match="unknown columns: '(agee|fax)'; .* age, job, pay"):
+    with pytest.raises(InputError, match=r"unknown columns: '(agee|fax)'; .* age, job, pay"):
         of_columns(PREPARED, views)
 
 

@@ -34,9 +34,10 @@ def train(network, data, optimizer, *, epochs, batch_size, name, seed, schedule=
             if contrastive_weight:
                 clean = copy.deepcopy(dict(network.named_buffers()))
                 h_view = network.encoder(view(x[rows], draws))
-                network.load_state_dict(clean, strict=False)
                 loss = loss + contrastive_weight * nce(h, h_view, y[rows])
             loss.backward()
+            if contrastive_weight:  # the running statistics are those of the clean pass
+                network.load_state_dict(clean, strict=False)
             for key, kept in mask.items():
                 weights[key].grad *= kept
             optimizer.step()

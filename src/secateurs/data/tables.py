@@ -333,7 +333,7 @@ def check_classes(y: _Series) -> None:
     ...
     secateurs.errors.InputError: every class needs at least 2 rows, got 1 of class 'b'; merge it ...
     """
-    counts = y.value_counts(sort=False)
+    counts = pd.Series(y).value_counts(sort=False)
     for label in counts.index[counts == 1]:
         shown = label.item() if isinstance(label, np.generic) else label
         raise InputError(

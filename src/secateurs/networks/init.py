@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from secateurs.errors import InputError
 
-__all__ = ["LAYERS", "initialise_", "prunable", "scale_", "weights"]
+__all__ = ["LAYERS", "Patterns", "initialise_", "prunable", "scale_", "weights"]
 
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 """Layers whose `weight` can be pruned. Biases and BatchNorm never are (appendix E.4)."""

@@ -1,0 +1,590 @@
+import copy
+from dataclasses import replace
+from functools import partial
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import nn
+
+from reference import loop
+from secateurs import Data, TicketConfig, criteria, find_ticket, masks, schedules, tickets, training
+from secateurs.data.views import corruption
+from secateurs.errors import InputError
+from secateurs.measures.size import n_parameters, n_parameters_kept
+from secateurs.networks.init import initialise_, scale_
+from secateurs.optimizers import SGD, AdamW, BetaLasso
+from secateurs.seeds import stream
+from secateurs.training import PhaseConfig, train
+
+ENCODER = ["encoder.0.weight", "encoder.3.weight"]
+SEARCH = PhaseConfig(epochs=2, batch_size=32, optimizer=SGD(lr=0.05))
+FINETUNE = PhaseConfig(epochs=3, batch_size=32, optimizer=AdamW(lr=3e-3))
+CONFIG = TicketConfig(search=SEARCH, finetune=FINETUNE, compression=4)
+IUNET = replace(CONFIG, search=replace(SEARCH, contrastive_weight=1.0))
+
+
+@pytest.fixture(scope="session")
+def view(data):
+    return corruption(data.train[0], [(i, i + 1) for i in range(6)], rate=0.6)
+
+
+def forbidden(*_):
+    raise AssertionError("must not be called")
+
+
+def same(one, other):
+    """Whether two states are equal to the bit."""
+    return one.keys() == other.keys() and all(torch.equal(one[n], other[n]) for n in one)
+
+
+def same_ticket(one, other):
+    return (
+        same(one.network.state_dict(), other.network.state_dict())
+        and same(one.mask, other.mask)
+        and same(one.start, other.start)
+        and all(same(a, b) for a, b in zip(one.snapshots, other.snapshots, strict=True))
+    )
+
+
+# --- what every ticket promises -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("compression", [1, 1.5, 2, 4, 8, 32])
+def test_density_is_exact_the_mask_holds_and_the_network_is_untouched(
+    make_network, data, view, compression
+):
+    network = make_network()
+    before, state = copy.deepcopy(network.state_dict()), torch.get_rng_state()
+    ticket = find_ticket(network, data, replace(IUNET, compression=compression), view=view)
+    n = 6 * 16 + 16 * 16
+    assert masks.count(ticket.mask) == int(n / compression + 0.5)
+    assert list(ticket.mask) == ENCODER
+    assert ticket.density == pytest.approx(1 / compression, abs=0.5 / n)
+    for trained in (ticket.network.state_dict(), *ticket.snapshots):
+        masks.check_held(trained, ticket.mask)
+    assert same(network.state_dict(), before)
+    assert network.training
+    assert not ticket.network.training
+    assert torch.equal(torch.get_rng_state(), state)
+    assert ticket.complete
+
+
+def test_the_same_seed_gives_the_same_ticket_and_another_seed_another(make_network, data, view):
+    one, again = (find_ticket(make_network(), data, IUNET, view=view, seed=3) for _ in range(2))
+    other = find_ticket(make_network(), data, IUNET, view=view, seed=4)
+    assert same_ticket(one, again)
+    assert not same(one.network.state_dict(), other.network.state_dict())
+
+
+def test_history_covers_search_and_finetuning(make_network, data, view):
+    rows = []
+    ticket = find_ticket(
+        make_network(), data, IUNET, view=view, progress=lambda row, n: rows.append((row, n))
+    )
+    assert [row for row, _ in rows] == ticket.history
+    found = [(row["phase"], row["epoch"], n) for row, n in rows]
+    assert found == [("search", e, 2) for e in (1, 2)] + [("finetune", e, 3) for e in (1, 2, 3)]
+    assert ["contrastive" in row for row in ticket.history] == [True] * 2 + [False] * 3
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [SGD(lr=0.05), AdamW(lr=3e-3), BetaLasso(lr=0.05, l1=1e-3, beta=20)],
+    ids=lambda config: type(config).__name__,
+)
+def test_every_optimizer_searches(make_network, data, view, optimizer):
+    config = replace(IUNET, search=replace(IUNET.search, optimizer=optimizer), init_scale=1.0)
+    ticket = find_ticket(make_network(), data, config, view=view)
+    assert ticket.density == 0.25
+    searched = ticket.searched.state
+    zeros = sum(int((searched[name] == 0).sum()) for name in ENCODER)
+    assert (zeros > 0) == isinstance(optimizer, BetaLasso)
+
+
+def test_beta_lasso_with_a_scaled_start_is_refused_unless_asked():
+    lasso = replace(SEARCH, optimizer=BetaLasso())
+    with pytest.raises(InputError, match=r"init_scale must be 1, got 0\.25"):
+        TicketConfig(search=lasso)
+    TicketConfig(search=replace(SEARCH, optimizer=BetaLasso(allow_scaled_start=True)))
+
+
+# --- limiting cases are simpler methods -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("rewind", ["start", "none"])
+def test_compression_1_is_the_dense_network_to_the_bit(make_network, data, view, rewind):
+    config = replace(IUNET, compression=1, rewind=rewind)
+    ticket = find_ticket(make_network(), data, config, view=view, seed=5)
+    dense = make_network()
+    train(dense, data, FINETUNE, name="finetune", seed=5, prunable=ENCODER)
+    assert same(ticket.network.state_dict(), dense.state_dict())
+    assert ticket.density == 1
+    assert {row["phase"] for row in ticket.history} == {"finetune"}
+
+
+def test_compression_1_needs_no_rounds(make_network, data, tmp_path):
+    config = replace(CONFIG, compression=1, schedule=partial(schedules.geometric, rounds=3))
+    ticket = find_ticket(make_network(), data, config, checkpoint_dir=tmp_path)
+    plain = find_ticket(make_network(), data, replace(CONFIG, compression=1))
+    assert same_ticket(ticket, plain)
+    assert len(ticket.history) == FINETUNE.epochs
+
+
+def test_without_scale_and_contrast_it_is_one_shot_magnitude_pruning(make_network, data):
+    config = replace(CONFIG, init_scale=1.0)
+    ticket = find_ticket(make_network(), data, config, seed=2)
+    options = {"batch_size": 32, "seed": 2}
+    twin = make_network()
+    start = copy.deepcopy(twin.state_dict())
+    nesterov = {"momentum": 0.9, "nesterov": True, "fused": True}
+    sgd = torch.optim.SGD(twin.parameters(), lr=0.05, **nesterov)
+    loop.train(twin, data, sgd, epochs=2, name="search", **options)
+    mask = loop.top_magnitudes(twin, 0.25)
+    assert same(ticket.mask, mask)
+    twin.load_state_dict(start)
+    adamw = torch.optim.AdamW(twin.parameters(), lr=3e-3, weight_decay=1e-2, fused=True)
+    loop.train(
+        twin, data, adamw, epochs=3, name="finetune", mask=mask, schedule="restarts", **options
+    )
+    assert same(ticket.network.state_dict(), twin.state_dict())
+
+
+@pytest.mark.parametrize("rewind", ["start", "none", "step:4"])
+def test_one_geometric_round_is_one_shot(make_network, data, view, rewind):
+    one_shot = replace(IUNET, rewind=rewind)
+    geometric = replace(one_shot, schedule=partial(schedules.geometric, rounds=1))
+    assert same_ticket(
+        find_ticket(make_network(), data, one_shot, view=view),
+        find_ticket(make_network(), data, geometric, view=view),
+    )
+
+
+@pytest.mark.parametrize("init_scale", [1.0, 0.25])
+def test_without_a_search_the_start_is_pruned(make_network, data, init_scale):
+    config = replace(CONFIG, search=replace(SEARCH, epochs=0), init_scale=init_scale)
+    ticket = find_ticket(make_network(), data, config)
+    assert same(ticket.mask, loop.top_magnitudes(make_network(), 0.25))
+    assert same(ticket.start, make_network().state_dict())
+    assert {row["phase"] for row in ticket.history} == {"finetune"}
+
+
+def test_without_finetuning_the_untrained_ticket_is_handed_over(make_network, data):
+    config = replace(CONFIG, finetune=replace(FINETUNE, epochs=0))
+    ticket = find_ticket(make_network(), data, config)
+    expected = make_network()
+    masks.apply_(expected, ticket.mask)
+    assert same(ticket.network.state_dict(), expected.state_dict())
+
+
+def test_the_searched_mask_differs_from_the_starts(make_network, data, view):
+    ticket = find_ticket(make_network(), data, IUNET, view=view)
+    assert masks.iou(ticket.mask, loop.top_magnitudes(make_network(), 0.25)) < 0.9
+
+
+def test_the_scale_is_on_all_layers_of_the_search_and_gone_after_it(make_network, data):
+    config = replace(CONFIG, search=replace(SEARCH, optimizer=SGD(lr=1e-30)))
+    ticket = find_ticket(make_network(), data, config)
+    start = make_network()
+    assert same(ticket.start, start.state_dict())
+    scale_(start, 0.25)
+    for name in (*ENCODER, "decoder.weight"):
+        assert torch.equal(ticket.searched.state[name], start.get_parameter(name))
+    assert torch.equal(start.decoder.weight, make_network().decoder.weight * 0.25)
+
+
+# --- iterative pruning --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rewind", ["start", "none"])
+def test_rounds_are_nested_and_their_densities_geometric(make_network, data, rewind):
+    found = []
+
+    def watched(network, *, only):
+        scores = criteria.magnitude(network, only=only)
+        found.append({name: score != 0 for name, score in scores.items()})
+        return scores
+
+    config = replace(
+        CONFIG,
+        compression=8,
+        criterion=watched,
+        rewind=rewind,
+        schedule=partial(schedules.geometric, rounds=3),
+    )
+    ticket = find_ticket(make_network(), data, config)
+    rounds = [*found, ticket.mask]
+    assert [masks.count(mask) for mask in rounds] == [352, 176, 88, 44]
+    for before, after in pairwise(rounds):
+        assert not any((after[name] & ~before[name]).any() for name in before)
+    phases = [row["phase"] for row in ticket.history]
+    assert phases == ["search"] * 2 + ["round 1"] * 2 + ["round 2"] * 2 + ["finetune"] * 3
+
+
+def test_iterative_pruning_is_train_prune_rewind_again(make_network, data):
+    config = replace(
+        CONFIG, init_scale=1.0, compression=4, schedule=partial(schedules.geometric, rounds=2)
+    )
+    ticket = find_ticket(make_network(), data, config)
+    network, mask = make_network(), None
+    options = {"seed": 0, "prunable": ENCODER}
+    train(network, data, SEARCH, name="search", **options)
+    for density, name, phase in [(0.5, "round 1", SEARCH), (0.25, "finetune", FINETUNE)]:
+        mask = masks.keep_top(criteria.magnitude(network, only="enc*"), density, within=mask)
+        network = make_network()
+        train(network, data, phase, name=name, mask=mask, **options)
+    assert same(ticket.mask, mask)
+    assert same(ticket.network.state_dict(), network.state_dict())
+
+
+# --- rewinding ----------------------------------------------------------------------------------
+
+
+def test_each_rewind_does_what_it_says(make_network, data, view):
+    found = {
+        rewind: find_ticket(make_network(), data, replace(IUNET, rewind=rewind), view=view)
+        for rewind in ("start", "scaled_start", "none", "random", "step:0", "step:3", "step:6")
+    }
+    mask, start = found["start"].mask, make_network()
+    assert all(same(ticket.mask, mask) for ticket in found.values())
+    assert same(found["start"].start, start.state_dict())
+
+    scale_(start, 0.25)
+    assert same(found["scaled_start"].start, start.state_dict())
+    assert same(found["step:0"].start, start.state_dict())
+
+    one_epoch = make_network()
+    scale_(one_epoch, 0.25)
+    phase = replace(IUNET.search, epochs=1)  # 3 steps
+    train(one_epoch, data, phase, name="search", seed=0, prunable=ENCODER, view=view)
+    assert same(found["step:3"].start, one_epoch.state_dict())
+
+    searched = found["none"].searched.state
+    assert same(found["none"].start, searched)
+    assert same(found["step:6"].start, searched)
+
+    fresh = make_network()
+    initialise_(fresh, generator=stream(0, "rewind"))
+    assert same(found["random"].start, fresh.state_dict())
+    finals = [ticket.network.state_dict() for ticket in found.values()]
+    assert len({float(state["decoder.weight"].sum()) for state in finals}) == 5
+
+
+def test_random_reinitialisation_shares_nothing_with_the_start(make_network, data):
+    # the control of the lottery papers: the same mask, weights that know nothing of the start
+    ticket = find_ticket(make_network(), data, replace(CONFIG, rewind="random"))
+    other = find_ticket(make_network(), data, replace(CONFIG, rewind="random"), seed=1)
+    start = make_network().state_dict()
+    for name in (*ENCODER, "decoder.weight"):
+        assert not (ticket.start[name] == start[name]).any()
+        assert not (ticket.start[name] == other.start[name]).any()
+        correlation = torch.corrcoef(
+            torch.stack([ticket.start[name].flatten(), start[name].flatten()])
+        )
+        assert abs(float(correlation[0, 1])) < 0.45
+        ratio = float(ticket.start[name].std() / start[name].std())
+        assert ratio == pytest.approx(1, abs=0.35)
+    assert same(ticket.mask, find_ticket(make_network(), data, CONFIG).mask)
+
+
+@pytest.mark.parametrize("rewind", ["step:7", "step:100"])
+def test_a_step_beyond_the_search_is_refused_before_training(make_network, data, rewind):
+    with pytest.raises(InputError, match=f"rewind='{rewind}' must lie within the search"):
+        find_ticket(make_network(), data, replace(CONFIG, rewind=rewind), progress=forbidden)
+
+
+def test_a_step_of_no_search_is_refused(make_network, data):
+    config = replace(CONFIG, rewind="step:1", search=replace(SEARCH, epochs=0))
+    with pytest.raises(InputError, match="rewind='step:1' must lie within the search"):
+        find_ticket(make_network(), data, config, progress=forbidden)
+
+
+def test_a_step_that_the_time_limit_cut_off_is_refused(make_network, data):
+    config = replace(CONFIG, rewind="step:5")
+    with pytest.raises(InputError, match="must lie within the search"):
+        find_ticket(make_network(), data, config, time_limit=0)
+
+
+# --- criteria and selection -----------------------------------------------------------------------
+
+
+def test_the_random_criterion_ignores_the_weights_and_follows_the_seed(make_network, data):
+    config = replace(CONFIG, criterion=criteria.random)
+    one = find_ticket(make_network(), data, config)
+    same_seed = find_ticket(make_network(seed=9), data, config)
+    other = find_ticket(make_network(), data, config, seed=1)
+    assert same(one.mask, same_seed.mask)
+    assert masks.iou(one.mask, other.mask) == pytest.approx(0.25 / 1.75, abs=0.1)
+    assert one.density == 0.25
+
+
+def test_scope_layer_keeps_the_same_share_in_each_layer(make_network, data):
+    ticket = find_ticket(make_network(), data, replace(CONFIG, scope="layer"))
+    assert masks.kept_per_layer(ticket.mask) == {ENCODER[0]: 24, ENCODER[1]: 64}
+
+
+def test_every_layer_keeps_its_floor(make_network, data):
+    def second_layer_first(network, *, only):
+        scores = criteria.magnitude(network, only=only)
+        return {ENCODER[0]: scores[ENCODER[0]], ENCODER[1]: 100 + scores[ENCODER[1]]}
+
+    config = replace(CONFIG, criterion=second_layer_first, min_per_layer=7)
+    ticket = find_ticket(make_network(), data, config)
+    assert masks.kept_per_layer(ticket.mask) == {ENCODER[0]: 7, ENCODER[1]: 81}
+
+
+@pytest.mark.parametrize("compression", [1, 1.5, 2, 3])
+def test_compression_of_the_model_counts_every_parameter(make_network, data, compression):
+    config = replace(CONFIG, compression=compression, compression_of="model")
+    ticket = find_ticket(make_network(), data, config)
+    n = n_parameters(make_network())
+    assert n_parameters_kept(ticket.network, ticket.mask) == pytest.approx(n / compression, abs=0.5)
+
+
+# --- refused before anything is trained -----------------------------------------------------------
+
+
+def refuse(make_network, data, config, rule, **options):
+    options = {"view": forbidden, "progress": forbidden, **options}
+    with pytest.raises(InputError, match=rule) as caught:
+        find_ticket(make_network(), data, config, **options)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("phase", ["search", "finetune"])
+def test_a_contrastive_weight_without_a_view_is_refused(make_network, data, phase):
+    config = replace(CONFIG, **{phase: replace(SEARCH, contrastive_weight=0.5)})
+    rule = f"needs a view, got {phase}.contrastive_weight=0.5"
+    refuse(make_network, data, config, rule, view=None)
+
+
+@pytest.mark.parametrize(
+    ("options", "most"),
+    [
+        ({"compression": 300}, 176),
+        ({"compression": 1e9}, 176),
+        ({"compression": 60, "min_per_layer": 4}, 44),
+        ({"compression": 250, "scope": "layer"}, 96),
+        ({"compression": 40, "scope": "layer", "min_per_layer": 5}, 19.2),
+        ({"compression": 8, "compression_of": "model"}, 3.9),
+        ({"compression": 1000, "compression_of": "model"}, 3.9),
+    ],
+    ids=str,
+)
+def test_too_high_a_compression_is_refused_and_the_highest_is_told(
+    make_network, data, options, most
+):
+    message = refuse(
+        make_network, data, replace(IUNET, **options), "compression must leave at least"
+    )
+    assert f"use a compression of at most {most:g} " in message
+    highest = replace(CONFIG, **{**options, "compression": most})
+    ticket = find_ticket(make_network(), data, highest)
+    assert min(masks.kept_per_layer(ticket.mask).values()) >= options.get("min_per_layer", 1)
+
+
+def test_a_missing_encoder_lists_the_submodules(make_network, data):
+    rule = r"must have a submodule 'body' .*pass encoder='NAME' \(its submodules: encoder, decoder"
+    refuse(make_network, data, CONFIG, rule, encoder="body")
+    with pytest.raises(InputError, match="its submodules: none"):
+        find_ticket(nn.Linear(6, 3), data, CONFIG)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "rule"),
+    [
+        ("compression", 0.5, "compression must be at least 1"),
+        ("compression", float("nan"), "compression must be at least 1"),
+        ("compression", float("inf"), "compression must be at least 1"),
+        ("compression_of", "all", "'encoder' or 'model', got 'all'"),
+        ("scope", "network", "'global' or 'layer', got 'network'"),
+        ("rewind", "begin", "rewind must be 'start', .* got 'begin'"),
+        ("rewind", "step:-1", "rewind must be 'start', .* got 'step:-1'"),
+        ("rewind", "step:", "rewind must be 'start', .* got 'step:'"),
+        ("init_scale", 0.0, "init_scale must be a positive number"),
+        ("init_scale", -1.0, "init_scale must be a positive number"),
+        ("min_per_layer", -1, "min_per_layer must be at least 0"),
+    ],
+)
+def test_impossible_settings_are_refused(option, value, rule):
+    with pytest.raises(InputError, match=rule):
+        TicketConfig(**{option: value})
+
+
+# --- any module -------------------------------------------------------------------------------
+
+
+class Pictures(nn.Module):
+    """A user's own module: convolutions under a name of their own."""
+
+    def __init__(self):
+        super().__init__()
+        self.features = nn.Sequential(
+            nn.Conv2d(1, 4, 3, padding=1),
+            nn.BatchNorm2d(4),
+            nn.ReLU(),
+            nn.Conv2d(4, 8, 3, stride=2),
+            nn.BatchNorm2d(8),
+            nn.ReLU(),
+        )
+        self.head = nn.Linear(8 * 2 * 2, 2)
+
+    def forward(self, x):
+        return self.head(self.features(x).flatten(1))
+
+
+def pictures():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(70, 1, 6, 6, generator=generator)
+    return Data(train=(x, (x[:, 0, 2, 2] > 0).long()))
+
+
+def shifted(x, generator):
+    return x.roll(int(torch.randint(2, (1,), generator=generator)), dims=3)
+
+
+def test_a_users_convolutions_are_pruned(make_network):
+    network = Pictures()
+    initialise_(network, generator=torch.Generator().manual_seed(0))
+    ticket = find_ticket(network, pictures(), IUNET, view=shifted, encoder="features")
+    assert list(ticket.mask) == ["features.0.weight", "features.3.weight"]
+    assert masks.count(ticket.mask) == (36 + 288) // 4
+    masks.check_held(dict(ticket.network.named_parameters()), ticket.mask)
+    assert ticket.history[0]["contrastive"] != 0
+
+
+def test_an_encoder_may_be_one_layer_or_lie_deeper():
+    class Deep(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body = nn.ModuleDict({"first": nn.Linear(6, 8), "norm": nn.BatchNorm1d(8)})
+            self.head = nn.Linear(8, 3)
+
+        def forward(self, x):
+            return self.head(self.body["norm"](self.body["first"](x)).relu())
+
+    network = Deep()
+    initialise_(network, generator=torch.Generator().manual_seed(0))
+    x = torch.randn(40, 6, generator=torch.Generator().manual_seed(0))
+    table = Data(train=(x, (x[:, 0] > 0).long()))
+    ticket = find_ticket(network, table, CONFIG, encoder="body.first")
+    assert masks.kept_per_layer(ticket.mask) == {"body.first.weight": 12}
+
+
+# --- time and interruption ------------------------------------------------------------------------
+
+
+def test_with_no_time_each_phase_still_trains_one_epoch(make_network, data, view):
+    ticket = find_ticket(make_network(), data, IUNET, view=view, time_limit=0)
+    assert [(row["phase"], row["epoch"]) for row in ticket.history] == [
+        ("search", 1),
+        ("finetune", 1),
+    ]
+    assert not ticket.complete
+    assert ticket.density == 0.25
+    masks.check_held(dict(ticket.network.named_parameters()), ticket.mask)
+
+
+def test_enough_time_changes_nothing(make_network, data, view):
+    free = find_ticket(make_network(), data, IUNET, view=view)
+    limited = find_ticket(make_network(), data, IUNET, view=view, time_limit=1e6)
+    assert same_ticket(free, limited)
+    assert limited.complete
+
+
+class Killed(BaseException):
+    """What a kill looks like from inside: nothing may catch it."""
+
+
+def kill_at(network, n):
+    """Raise in the n-th forward pass of training, in this network and its copies."""
+    passes = 0
+
+    def count(module, inputs):
+        nonlocal passes
+        passes += module.training
+        if passes == n:
+            raise Killed
+
+    network.register_forward_pre_hook(count)
+    return network
+
+
+ITERATIVE = replace(IUNET, schedule=partial(schedules.geometric, rounds=2), rewind="step:2")
+
+
+@pytest.mark.parametrize("seconds", [-1.0, 1e9], ids=["every epoch", "only at the end"])
+@pytest.mark.parametrize(
+    ("config", "kill"),
+    # 3 steps an epoch; 2 passes a step of the search: 12 passes, then 12 of round 1 or 9
+    [(IUNET, 1), (IUNET, 8), (IUNET, 13), (IUNET, 17), (IUNET, 21), (ITERATIVE, 5),
+     (ITERATIVE, 15), (ITERATIVE, 21), (ITERATIVE, 30)],
+)  # fmt: skip
+def test_a_killed_run_resumes_to_the_same_ticket(
+    make_network, data, view, tmp_path, monkeypatch, config, kill, seconds
+):
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", seconds)
+    whole = find_ticket(make_network(), data, config, view=view)
+    with pytest.raises(Killed):
+        find_ticket(kill_at(make_network(), kill), data, config, view=view, checkpoint_dir=tmp_path)
+    resumed = find_ticket(make_network(), data, config, view=view, checkpoint_dir=tmp_path)
+    assert same_ticket(resumed, whole)
+    assert [(r["phase"], r["epoch"], r["loss"]) for r in resumed.history] == [
+        (r["phase"], r["epoch"], r["loss"]) for r in whole.history
+    ]
+
+
+def test_a_finished_run_is_read_and_not_trained_again(make_network, data, view, tmp_path):
+    options = {"view": view, "checkpoint_dir": tmp_path}
+    first = find_ticket(make_network(), data, IUNET, **options)
+    again = find_ticket(make_network(), data, IUNET, **options, progress=forbidden)
+    assert same_ticket(first, again)
+
+
+OTHERS = {
+    "search": replace(IUNET, search=replace(IUNET.search, epochs=1)),
+    "lr": replace(IUNET, search=replace(IUNET.search, optimizer=SGD(lr=0.06))),
+    "lambda": replace(IUNET, search=replace(IUNET.search, contrastive_weight=0.5)),
+    "scale": replace(IUNET, init_scale=0.5),
+    "finetune": replace(IUNET, finetune=replace(FINETUNE, epochs=2)),
+    "rewind": replace(IUNET, rewind="none"),
+    "criterion": replace(IUNET, criterion=criteria.random),
+}
+
+
+@pytest.mark.parametrize("name", [*OTHERS, "seed", "network", "data", "view", "weight"])
+def test_a_folder_of_other_settings_is_refused(make_network, data, view, tmp_path, name):
+    find_ticket(make_network(), data, IUNET, view=view, checkpoint_dir=tmp_path)
+    x, y = data.train
+    call = {
+        "network": make_network(seed=1 if name == "network" else 0),
+        "data": Data(train=(x + 1, y), validation=data.validation) if name == "data" else data,
+        "config": OTHERS.get(name, IUNET),
+        "view": corruption(x, [(i, i + 1) for i in range(6)], rate=0.3) if name == "view" else view,
+        "seed": int(name == "seed"),
+        "checkpoint_dir": tmp_path,
+    }
+    if name == "weight":
+        call["data"] = replace(data, weight=torch.ones(97))
+    with pytest.raises(InputError, match="written by a run with other data or settings"):
+        find_ticket(**call)
+
+
+def test_one_search_serves_many_compressions(make_network, data, view, tmp_path):
+    searches = []
+    for compression in (2, 4, 8):
+        config = replace(IUNET, compression=compression)
+        ticket = find_ticket(
+            make_network(),
+            data,
+            config,
+            view=view,
+            checkpoint_dir=tmp_path,
+            progress=lambda row, n: searches.append(row) if row["phase"] == "search" else None,
+        )
+        assert ticket.density == pytest.approx(1 / compression)
+        alone = tickets.search(make_network(), data, config, view=view)
+        apart = tickets.prune(make_network(), data, alone, config, view=view)
+        assert same_ticket(ticket, apart)
+    assert len(searches) == SEARCH.epochs

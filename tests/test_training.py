@@ -1,0 +1,593 @@
+import copy
+import math
+import time
+
+import pytest
+import torch
+from torch import nn
+
+from reference import loop
+from secateurs import Data, checkpoint, masks, objectives, optimizers, training
+from secateurs.data.views import corruption
+from secateurs.errors import InputError
+from secateurs.optimizers import SGD, AdamW, BetaLasso
+from secateurs.training import PhaseConfig, outputs, train
+
+ENCODER = ["encoder.0.weight", "encoder.3.weight"]
+OPTIMIZERS = {
+    "sgd": SGD(lr=0.05, weight_decay=1e-3),
+    "encoder_lr": SGD(lr=0.02, encoder_lr=0.3, schedule="cosine"),
+    "adamw": AdamW(lr=3e-3, weight_decay=0.1),
+    "beta-lasso": BetaLasso(lr=0.05, l1=1e-4),
+}
+
+
+@pytest.fixture(scope="session")
+def view(data):
+    return corruption(data.train[0], [(i, i + 1) for i in range(6)], rate=0.6)
+
+
+@pytest.fixture(scope="session")
+def mask(make_network):
+    weights = dict(make_network().named_parameters())
+    generator = torch.Generator().manual_seed(3)
+    return {name: torch.rand(weights[name].shape, generator=generator) < 0.4 for name in ENCODER}
+
+
+def forbidden(*_):
+    raise AssertionError("must not be called")
+
+
+def same(one, other):
+    """Whether two states are equal to the bit."""
+    return one.keys() == other.keys() and all(torch.equal(one[n], other[n]) for n in one)
+
+
+def fit(network, data, phase, **options):
+    options = {"name": "search", "seed": 0, "prunable": ENCODER, **options}
+    return train(network, data, phase, **options)
+
+
+# --- the loop equals the obvious loop ---------------------------------------------------------
+
+
+def plain_optimizer(config, network):
+    """The torch optimizer that a user would write down."""
+    parameters = network.parameters()
+    if isinstance(config, AdamW):
+        return torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay)
+    if config.encoder_lr is not None:
+        named = list(network.named_parameters())
+        parameters = [
+            {"params": [p for n, p in named if n in ENCODER], "lr": config.encoder_lr},
+            {"params": [p for n, p in named if n not in ENCODER]},
+        ]
+    return torch.optim.SGD(
+        parameters, lr=config.lr, momentum=0.9, nesterov=True, weight_decay=config.weight_decay
+    )
+
+
+@pytest.mark.parametrize("contrastive_weight", [0.0, 0.5])
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("name", ["sgd", "encoder_lr", "adamw"])
+def test_equals_the_obvious_loop(make_network, data, view, mask, name, masked, contrastive_weight):
+    config = OPTIMIZERS[name]
+    phase = PhaseConfig(
+        epochs=4, batch_size=32, optimizer=config, contrastive_weight=contrastive_weight
+    )
+    held = mask if masked else None
+    ours, twin = make_network(), make_network()
+    fit(ours, data, phase, view=view, mask=held)
+    loop.train(
+        twin,
+        data,
+        plain_optimizer(config, twin),
+        epochs=4,
+        batch_size=32,
+        name="search",
+        seed=0,
+        schedule=config.schedule,
+        mask=held,
+        view=view,
+        contrastive_weight=contrastive_weight,
+    )
+    for key, tensor in ours.state_dict().items():
+        torch.testing.assert_close(tensor, twin.state_dict()[key], rtol=1e-4, atol=1e-6)
+
+
+# --- the objective ----------------------------------------------------------------------------
+
+
+def test_at_lambda_0_no_view_is_drawn_and_nothing_changes(make_network, data):
+    phase = PhaseConfig(epochs=2, batch_size=32, optimizer=SGD(lr=0.05))
+    with_view, without = make_network(), make_network()
+    fit(with_view, data, phase, view=forbidden)
+    fit(without, data, phase, view=None)
+    assert same(with_view.state_dict(), without.state_dict())
+
+
+def test_at_lambda_0_the_run_is_plain_cross_entropy_to_the_bit(make_network, data):
+    phase = PhaseConfig(epochs=3, batch_size=32, optimizer=SGD(lr=0.05), contrastive_weight=0.0)
+    ours, twin = make_network(), make_network()
+    fit(ours, data, phase, view=forbidden)
+    optimizer = optimizers.build(phase.optimizer, twin, encoder_weights=ENCODER)
+    loop.train(twin, data, optimizer, epochs=3, batch_size=32, name="search", seed=0)
+    assert same(ours.state_dict(), twin.state_dict())
+
+
+@pytest.mark.parametrize("name", ["sgd", "encoder_lr", "adamw"])
+def test_ilo_with_a_mask_is_the_obvious_loop_to_the_bit(make_network, data, view, mask, name):
+    # the twin masks gradients too: with the same optimizer that must not change a bit
+    config = OPTIMIZERS[name]
+    phase = PhaseConfig(epochs=3, batch_size=32, optimizer=config, contrastive_weight=1.0)
+    ours, twin = make_network(), make_network()
+    fit(ours, data, phase, view=view, mask=mask)
+    optimizer = optimizers.build(config, twin, encoder_weights=ENCODER)
+    options = {"schedule": config.schedule, "view": view, "mask": mask, "contrastive_weight": 1.0}
+    loop.train(twin, data, optimizer, epochs=3, batch_size=32, name="search", seed=0, **options)
+    assert same(ours.state_dict(), twin.state_dict())
+
+
+def test_the_view_stream_does_not_move_the_data_order(make_network, data, view):
+    seen = {}
+    for weight in (0.0, 1.0):
+        seen[weight] = []
+
+        def loss(logits, y, w, rows=seen[weight]):
+            rows.append(y.tolist())
+            return objectives.cross_entropy(logits, y, w)
+
+        phase = PhaseConfig(epochs=2, batch_size=32, loss=loss, contrastive_weight=weight)
+        fit(make_network(), data, phase, view=view)
+    assert seen[0.0] == seen[1.0]
+
+
+def test_batchnorm_statistics_come_from_the_clean_pass_only(make_network, data):
+    def wild(x, generator):
+        return x * 1e3 + 50
+
+    phase = PhaseConfig(epochs=1, batch_size=97, optimizer=SGD(lr=1e-12), contrastive_weight=1.0)
+    network, clean = make_network(), make_network()
+    fit(network, data, phase, view=wild)
+    clean.train()(data.train[0])
+    for name, buffer in network.named_buffers():
+        torch.testing.assert_close(buffer, clean.get_buffer(name), rtol=1e-4, atol=1e-6)
+    assert all(m.track_running_stats for m in network.modules() if isinstance(m, nn.BatchNorm1d))
+
+
+def test_the_contrastive_term_alone_leaves_the_decoder(make_network, data, view):
+    phase = PhaseConfig(
+        epochs=2, batch_size=32, optimizer=SGD(lr=0.05), loss_weight=0.0, contrastive_weight=1.0
+    )
+    network, start = make_network(), make_network().state_dict()
+    history = fit(network, data, phase, view=view).history
+    assert torch.equal(network.decoder.weight, start["decoder.weight"])
+    assert not torch.equal(network.encoder[0].weight, start["encoder.0.weight"])
+    assert history[0]["loss"] == pytest.approx(history[0]["contrastive"])
+
+
+@pytest.mark.parametrize("name", sorted(objectives.CONTRASTIVE))
+def test_every_contrastive_term_is_lowered_by_training(make_network, data, name):
+    def noise(x, generator):
+        return x + 0.2 * torch.randn(x.shape, generator=generator)
+
+    phase = PhaseConfig(
+        epochs=10,
+        batch_size=32,
+        optimizer=SGD(lr=0.1),
+        contrastive=objectives.CONTRASTIVE[name],
+        loss_weight=0.0,
+        contrastive_weight=1.0,
+        temperature=0.5,
+    )
+    history = fit(make_network(), data, phase, view=noise).history
+    assert history[-1]["contrastive"] < history[0]["contrastive"] - 0.1
+
+
+def test_weights_reach_the_loss_by_row(make_network, data):
+    (x, y), phase = data.train, PhaseConfig(epochs=3, batch_size=97, optimizer=SGD(lr=0.1))
+    wrong = y.clone()
+    wrong[::2] = (y[::2] + 1) % 3
+    weight = torch.ones(97)
+    weight[::2] = 0
+    one, other = make_network(), make_network()
+    fit(one, Data(train=(x, y), weight=weight), phase)
+    fit(other, Data(train=(x, wrong), weight=weight), phase)
+    assert same(one.state_dict(), other.state_dict())
+
+
+def test_regression_trains(make_network, data):
+    x = data.train[0]
+    table = Data(train=(x, x[:, :1] - x[:, 1:2]), validation=(x, x[:, :1] - x[:, 1:2]))
+    phase = PhaseConfig(epochs=10, batch_size=32, optimizer=SGD(lr=0.05), loss=objectives.mse)
+    history = fit(make_network(n_outputs=1), table, phase).history
+    assert history[-1]["validation_loss"] < 0.5 * history[0]["validation_loss"]
+
+
+# --- the mask ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", sorted(OPTIMIZERS))
+def test_the_mask_is_exact_at_every_step(make_network, data, view, mask, name):
+    network, checked = make_network(), []
+
+    def check(module, inputs):
+        masks.check_held(dict(module.named_parameters()), mask)
+        checked.append(len(inputs[0]))
+
+    network.register_forward_pre_hook(check)
+    phase = PhaseConfig(epochs=3, batch_size=32, optimizer=OPTIMIZERS[name], contrastive_weight=1.0)
+    trained = fit(network, data, phase, mask=mask, view=view)
+    assert len(checked) >= 2 * 3 * 3
+    for state in (network.state_dict(), *trained.snapshots):
+        masks.check_held(state, mask)
+        for key, kept in mask.items():
+            assert (state[key][kept] != 0).any()
+
+
+def test_snapshots_are_the_states_at_the_ends_of_the_cycles(make_network, data, mask):
+    phase = PhaseConfig(epochs=7, batch_size=32, optimizer=AdamW(), snapshots=3)
+    network, ends = make_network(), {}
+
+    def progress(row, epochs):
+        ends[row["epoch"]] = copy.deepcopy(network.state_dict())
+
+    trained = fit(network, data, phase, mask=mask, progress=progress)
+    assert len(trained.snapshots) == 3
+    for snapshot, epoch in zip(trained.snapshots, (1, 3, 7), strict=True):
+        assert same(snapshot, ends[epoch])
+        masks.check_held(snapshot, mask)
+    two = fit(make_network(), data, PhaseConfig(epochs=7, batch_size=32, optimizer=AdamW(),
+                                                snapshots=2), mask=mask)  # fmt: skip
+    assert [same(a, b) for a, b in zip(two.snapshots, trained.snapshots[1:], strict=True)] == [
+        True,
+        True,
+    ]
+
+
+def test_a_mask_that_is_not_held_is_never_handed_on(make_network, data, mask, monkeypatch):
+    monkeypatch.setattr(training._Steps, "hold", lambda steps: None)
+    with pytest.raises(AssertionError, match="pruned weights of encoder"):
+        fit(make_network(), data, PhaseConfig(epochs=1, batch_size=32), mask=mask)
+
+
+# --- resuming ---------------------------------------------------------------------------------
+
+
+class Killed(BaseException):
+    """What a kill looks like from inside: nothing may catch it."""
+
+
+def kill_at(network, n):
+    """Raise in the n-th forward pass of training."""
+    passes = 0
+
+    def count(module, inputs):
+        nonlocal passes
+        passes += module.training
+        if passes == n:
+            raise Killed
+
+    return network.register_forward_pre_hook(count)
+
+
+def uninterrupted_and_resumed(make_network, data, phase, kills, path, **options):
+    whole = make_network()
+    expected = fit(whole, data, phase, **options)
+    for n in kills:
+        network = make_network()
+        kill_at(network, n)
+        with pytest.raises(Killed):
+            fit(network, data, phase, save_to=path, fingerprint="f", **options)
+    resumed = make_network()
+    found = fit(resumed, data, phase, save_to=path, fingerprint="f", **options)
+    return whole, expected, resumed, found
+
+
+def without_seconds(history):
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in history]
+
+
+@pytest.mark.parametrize("seconds", [-1.0, 1e9], ids=["every epoch", "only at the end"])
+@pytest.mark.parametrize("kills", [[1], [7], [9], [26], [8, 14, 3]], ids=str)
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_a_resumed_run_is_the_uninterrupted_one_to_the_bit(
+    make_network, data, view, mask, tmp_path, monkeypatch, name, kills, seconds
+):
+    # 3 steps an epoch with two passes each, and one validation pass that does not count
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", seconds)
+    phase = PhaseConfig(
+        epochs=5,
+        batch_size=32,
+        optimizer=SGD(lr=0.05, schedule="restarts") if name == "sgd" else OPTIMIZERS[name],
+        contrastive_weight=1.0,
+        snapshots=3,
+    )
+    path = tmp_path / "run" / "search.safetensors"
+    options = {"view": view, "mask": mask, "keep_step": 4}
+    whole, expected, resumed, found = uninterrupted_and_resumed(
+        make_network, data, phase, kills, path, **options
+    )
+    assert same(resumed.state_dict(), whole.state_dict())
+    assert same(found.kept, expected.kept)
+    assert len(found.snapshots) == 3
+    assert all(same(a, b) for a, b in zip(found.snapshots, expected.snapshots, strict=True))
+    assert without_seconds(found.history) == without_seconds(expected.history)
+    assert found.complete
+
+
+@pytest.mark.parametrize("kill", range(1, 17, 3))
+def test_a_kill_at_any_step_without_views_or_masks(make_network, data, tmp_path, monkeypatch, kill):
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", -1.0)
+    phase = PhaseConfig(epochs=6, batch_size=32, optimizer=SGD(lr=0.05))
+    whole, _, resumed, found = uninterrupted_and_resumed(
+        make_network, data, phase, [kill], tmp_path / "x", keep_step=0
+    )
+    assert same(resumed.state_dict(), whole.state_dict())
+    assert same(found.kept, make_network().state_dict())
+
+
+def test_the_resumed_run_really_continues(make_network, data, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", -1.0)
+    phase, epochs = PhaseConfig(epochs=4, batch_size=32), []
+    network = make_network()
+    kill_at(network, 8)  # in the third epoch
+    with pytest.raises(Killed):
+        fit(network, data, phase, save_to=tmp_path / "x")
+    fit(
+        make_network(),
+        data,
+        phase,
+        save_to=tmp_path / "x",
+        progress=lambda row, _: epochs.append(row["epoch"]),
+    )
+    assert epochs == [3, 4]
+
+
+def test_a_finished_phase_is_read_and_not_trained_again(make_network, data, tmp_path):
+    phase = PhaseConfig(epochs=2, batch_size=32, optimizer=AdamW(), snapshots=2)
+    first, second = make_network(), make_network(seed=5)
+    done = fit(first, data, phase, save_to=tmp_path / "x", keep_step=2)
+    again = fit(second, data, phase, save_to=tmp_path / "x", keep_step=2, progress=forbidden)
+    assert same(second.state_dict(), first.state_dict())
+    assert all(same(a, b) for a, b in zip(again.snapshots, done.snapshots, strict=True))
+    assert same(again.kept, done.kept)
+    assert again.complete
+
+
+def test_a_checkpoint_of_another_run_is_refused(make_network, data, tmp_path):
+    phase = PhaseConfig(epochs=1, batch_size=32)
+    fit(make_network(), data, phase, save_to=tmp_path / "x", fingerprint="one")
+    with pytest.raises(InputError, match="written by a run with other data or settings"):
+        fit(make_network(), data, phase, save_to=tmp_path / "x", fingerprint="other")
+    checkpoint.save(tmp_path / "y", {}, {})
+    with pytest.raises(InputError, match="written by a run with other data or settings"):
+        fit(make_network(), data, phase, save_to=tmp_path / "y", fingerprint="one")
+
+
+def test_a_truncated_checkpoint_is_refused(make_network, data, tmp_path):
+    phase = PhaseConfig(epochs=1, batch_size=32)
+    fit(make_network(), data, phase, save_to=tmp_path / "x")
+    (tmp_path / "x").write_bytes((tmp_path / "x").read_bytes()[:-10])
+    with pytest.raises(InputError, match="damaged, truncated or foreign"):
+        fit(make_network(), data, phase, save_to=tmp_path / "x")
+
+
+# --- the deadline, and losses that explode ------------------------------------------------------
+
+
+def test_after_the_deadline_one_epoch_is_trained_whole(make_network, data):
+    phase = PhaseConfig(epochs=5, batch_size=32, optimizer=SGD(lr=0.05))
+    network, one_epoch = make_network(), make_network()
+    late = fit(network, data, phase, deadline=time.monotonic() - 1)
+    fit(one_epoch, data, PhaseConfig(epochs=1, batch_size=32, optimizer=SGD(lr=0.05)))
+    assert [row["epoch"] for row in late.history] == [1]
+    assert not late.complete
+    assert same(network.state_dict(), one_epoch.state_dict())
+    assert same(late.snapshots[-1], network.state_dict())
+
+
+def test_the_deadline_stops_at_the_end_of_the_epoch_that_it_falls_in(
+    make_network, data, monkeypatch
+):
+    now = 0.0
+
+    class Clock:
+        @staticmethod
+        def monotonic():
+            return now
+
+    def progress(row, epochs):
+        nonlocal now
+        now = float(row["epoch"])
+
+    monkeypatch.setattr(training, "time", Clock)
+    phase = PhaseConfig(epochs=5, batch_size=32)
+    early = fit(make_network(), data, phase, progress=progress, deadline=2.5)
+    assert [row["epoch"] for row in early.history] == [1, 2, 3]
+    assert not early.complete
+    now = 0.0
+    assert fit(make_network(), data, phase, progress=progress, deadline=4.0).complete
+
+
+def test_a_run_that_its_deadline_ended_stays_ended(make_network, data, tmp_path):
+    phase = PhaseConfig(epochs=5, batch_size=32)
+    fit(make_network(), data, phase, save_to=tmp_path / "x", deadline=-math.inf)
+    again = fit(make_network(), data, phase, save_to=tmp_path / "x", progress=forbidden)
+    assert not again.complete
+    assert len(again.history) == 1
+
+
+def test_a_loss_that_explodes_names_phase_epoch_and_remedy(make_network, data, tmp_path):
+    phase = PhaseConfig(epochs=30, batch_size=32, optimizer=SGD(lr=1e30))
+    with pytest.raises(InputError, match=r"search diverged in epoch \d+ .*lower its learning rate"):
+        fit(make_network(), data, phase, save_to=tmp_path / "x")
+    assert not (tmp_path / "x").exists()
+
+
+# --- batches, precision, what is left alone -----------------------------------------------------
+
+
+@pytest.mark.parametrize("n", [2, 33, 65])
+def test_a_last_row_alone_never_reaches_batchnorm(make_network, data, n):
+    x, y = data.train
+    network, sizes = make_network(), []
+    network.register_forward_pre_hook(lambda module, inputs: sizes.append(len(inputs[0])))
+    fit(network, Data(train=(x[:n], y[:n])), PhaseConfig(epochs=2, batch_size=32))
+    assert min(sizes) >= 2
+    assert sum(sizes) == 2 * n
+
+
+@pytest.mark.parametrize("n", [1, 2, 5, 127, 128, 129, 300])
+def test_outputs_of_a_row_are_the_same_to_the_bit_in_any_company(make_network, data, n):
+    network = make_network(widths=(48, 40))
+    fit(network, data, PhaseConfig(epochs=1, batch_size=32))
+    x = torch.randn(300, 6, generator=torch.Generator().manual_seed(1))
+    whole = outputs(network, x)
+    for begin in (0, 1, 37, 150, 299):
+        rows = torch.arange(begin, begin + n) % 300
+        assert torch.equal(outputs(network, x[rows]), whole[rows])
+    assert torch.equal(outputs(network, x.flip(0)), whole.flip(0))
+
+
+def test_outputs_are_those_of_evaluation_mode_and_the_mode_comes_back(make_network, data):
+    network, (x, _) = make_network().train(), data.train
+    before = copy.deepcopy(network.state_dict())
+    found = outputs(network, x)
+    assert network.training
+    assert same(network.state_dict(), before)
+    with torch.no_grad():
+        torch.testing.assert_close(found, network.eval()(x))
+    outputs(network, x)
+    assert not network.training
+    assert outputs(network, x[:0]).shape == (0, 3)
+
+
+def test_bf16_trains_float32_weights(make_network, data, view, mask):
+    phase = PhaseConfig(
+        epochs=10,
+        batch_size=32,
+        optimizer=SGD(lr=0.05),
+        contrastive_weight=0.5,
+        precision="bf16",
+    )
+    network, exact = make_network(), make_network()
+    rough = fit(network, data, phase, view=view, mask=mask)
+    assert all(p.dtype == torch.float32 for p in network.parameters())
+    assert rough.history[-1]["validation_loss"] < rough.history[0]["validation_loss"]
+    fit(exact, data, PhaseConfig(epochs=10, batch_size=32, optimizer=SGD(lr=0.05)))
+    assert not same(network.state_dict(), exact.state_dict())
+
+
+def test_bf16_stops_before_the_losses(make_network, data, view):
+    seen = set()
+
+    def loss(logits, y, weight):
+        seen.add(logits.dtype)
+        return objectives.cross_entropy(logits, y, weight)
+
+    def contrastive(h, h_view, y, temperature):
+        seen.update({h.dtype, h_view.dtype, (h @ h_view.T).dtype})
+        return objectives.nce(h, h_view, y, temperature)
+
+    phase = PhaseConfig(
+        epochs=1, loss=loss, contrastive=contrastive, contrastive_weight=1.0, precision="bf16"
+    )
+    fit(make_network(), data, phase, view=view)
+    assert seen == {torch.float32}
+
+
+def test_the_global_generator_is_left_alone(make_network, data, view):
+    network, state = make_network(), torch.get_rng_state()
+    fit(network, data, PhaseConfig(epochs=1, contrastive_weight=1.0), view=view)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_seeds_and_phase_names_are_streams_of_their_own(make_network, data):
+    def run(**options):
+        network = make_network()
+        fit(network, data, PhaseConfig(epochs=1, batch_size=32), **options)
+        return network.state_dict()
+
+    assert same(run(), run())
+    assert not same(run(), run(seed=1))
+    assert not same(run(), run(name="finetune"))
+
+
+def test_history_says_what_happened(make_network, data, view):
+    phase = PhaseConfig(
+        epochs=3, batch_size=32, optimizer=SGD(lr=0.1, schedule="cosine"), contrastive_weight=1.0
+    )
+    rows, network = [], make_network()
+    trained = fit(network, data, phase, view=view, progress=lambda r, n: rows.append((r, n)))
+    assert [row for row, _ in rows] == trained.history
+    assert {n for _, n in rows} == {3}
+    assert [row["epoch"] for row in trained.history] == [1, 2, 3]
+    assert {row["phase"] for row in trained.history} == {"search"}
+    assert [row["lr"] for row in trained.history] == pytest.approx([0.1, 0.075, 0.025])
+    x, y = data.validation
+    expected = objectives.cross_entropy(outputs(network, x), y)
+    assert trained.history[-1]["validation_loss"] == float(expected)
+
+
+def test_the_kept_step_is_the_state_after_so_many_steps(make_network, data):
+    phase = PhaseConfig(epochs=2, batch_size=32, optimizer=SGD(lr=0.05))
+    one_epoch, longer = make_network(), make_network()
+    fit(one_epoch, data, PhaseConfig(epochs=1, batch_size=32, optimizer=SGD(lr=0.05)))
+    assert same(fit(longer, data, phase, keep_step=3).kept, one_epoch.state_dict())
+    start = make_network().state_dict()
+    assert same(fit(make_network(), data, phase, keep_step=0).kept, start)
+    assert fit(make_network(), data, phase, keep_step=7).kept is None
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "rule"),
+    [
+        ("epochs", -1, "epochs must be at least 0"),
+        ("batch_size", 1, "batch_size must be at least 2"),
+        ("snapshots", 0, "snapshots must be at least 1"),
+        ("snapshots", 2, "snapshots must be at most 1"),
+        ("contrastive_weight", -1.0, "contrastive_weight must be at least 0"),
+        ("contrastive_weight", math.nan, "contrastive_weight must be at least 0"),
+        ("loss_weight", -0.1, "loss_weight must be at least 0"),
+        ("temperature", 0.0, "temperature must be a positive number"),
+        ("temperature", math.nan, "temperature must be a positive number"),
+    ],
+)
+def test_impossible_phases_are_refused(option, value, rule):
+    with pytest.raises(InputError, match=rule):
+        PhaseConfig(**{option: value})
+
+
+# --- PIS is a learning-rate multiplier ----------------------------------------------------------
+
+
+@pytest.mark.parametrize("kappa", [0.5, 0.25, 0.0625])
+def test_pis_equals_a_larger_learning_rate_on_the_encoder(make_network, data, view, kappa):
+    # in the limit of a small BatchNorm epsilon, kappa a power of two: to the bit
+    def network(scale):
+        made = make_network().double()
+        for module in made.modules():
+            if isinstance(module, nn.BatchNorm1d):
+                module.eps = 1e-30
+        for name in ENCODER:
+            made.get_parameter(name).data.mul_(scale)
+        return made
+
+    def phase(optimizer):
+        return PhaseConfig(epochs=4, batch_size=32, optimizer=optimizer, contrastive_weight=1.0)
+
+    x, y = data.train
+    table = Data(train=(x.double(), y))
+
+    def double_view(x, generator):
+        return view(x.float(), generator).double()
+
+    small, plain = network(kappa), network(1.0)
+    fit(small, table, phase(SGD(lr=0.01)), view=double_view)
+    fit(plain, table, phase(SGD(lr=0.01, encoder_lr=0.01 / kappa**2)), view=double_view)
+    start = network(1.0)
+    for name, weight in plain.named_parameters():
+        factor = kappa if name in ENCODER else 1.0
+        assert torch.equal(small.get_parameter(name), factor * weight)
+        assert not torch.equal(weight, start.get_parameter(name))
