@@ -46,6 +46,7 @@ ARMS: dict[str, dict[str, Any] | None] = {
     "default parent: dense": {"compression": 1},
     "default parent: omp-paper": {**OMP, "search_lr": 1e-3},
     "default parent: omp-rich": OMP,
+    "default parent: omp at lr / kappa^2": {**OMP, "search_lr": 0.16},
     "default parent: IUNet": {},
     "9x512: dense": {"compression": 1, "widths": MLP_TAB},
     "9x512: omp-paper": {**OMP, "widths": MLP_TAB, "search_lr": 1e-3},

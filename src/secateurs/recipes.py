@@ -33,12 +33,12 @@ class Recipe:
 
 
 PRESETS: dict[str, Recipe] = {
-    "default": Recipe(widths=(512,) * 3, search_epochs=105, search_lr=0.1),
+    "default": Recipe(widths=(512,) * 2, search_epochs=105, search_lr=1e-2),
     "paper": Recipe(widths=MLP_TAB, search_epochs=105, search_lr=1e-3, adapts=False),
 }
 
 REGIMES: dict[str, dict[str, float]] = {
-    "rich": {"search_lr": PRESETS["default"].search_lr, "init_scale": 0.25},
+    "rich": {"search_lr": 0.1, "init_scale": 0.25},
     "lazy": {"search_lr": 1e-3, "init_scale": 1.0},
 }
 
