@@ -48,6 +48,15 @@ def test_a_file_is_replaced_whole(tmp_path):
     assert tensors["w"].tolist() == [2, 2]
 
 
+def test_who_holds_the_old_file_keeps_it(tmp_path):
+    # the new file is renamed into place: the old one is never written into
+    checkpoint.save(tmp_path / "x", {"w": torch.zeros(2)}, {"epoch": 1})
+    (tmp_path / "held").hardlink_to(tmp_path / "x")
+    checkpoint.save(tmp_path / "x", {"w": torch.ones(2)}, {"epoch": 2})
+    assert checkpoint.load(tmp_path / "held")[1] == {"epoch": 1}
+    assert checkpoint.load(tmp_path / "x")[1] == {"epoch": 2}
+
+
 FULL_DISK = """
 import resource, sys
 from pathlib import Path

@@ -34,7 +34,7 @@ def test_rows_and_order(iris):
         "majority class",
         "logistic regression",
         "dense 2x16",
-        "ticket 2x16, r = 8",
+        "ticket 2x16, r=8",
     ]
     assert (found.rows_trained, found.rows_held_out) == (120, 30)
     majority = found.models[0]
@@ -72,7 +72,7 @@ def test_logistic_regression_is_that_of_scikit_learn(tmp_path):
 def test_regression(tmp_path):
     X, y = load_diabetes(return_X_y=True, as_frame=True)
     found = compare(TicketRegressor(**TINY), X, y.to_numpy(), folder=tmp_path)
-    names = ["mean", "ridge regression", "dense 2x16", "ticket 2x16, r = 8"]
+    names = ["mean", "ridge regression", "dense 2x16", "ticket 2x16, r=8"]
     assert [row.model for row in found.models] == names
     assert found.models[0].scores["r2"] < 0.01
     assert found.models[1].scores["r2"] > 0.2
@@ -135,7 +135,7 @@ def test_both_sides_of_a_small_class(seed):
 
 def test_json_and_table():
     row = Row(
-        model="ticket 2x1024, r = 32",
+        model="ticket 2x1024, r=32",
         scores={"accuracy": 0.5, "balanced_accuracy": 0.5, "log_loss": 0.7},
         parameters_kept=2000,
         bytes=12_345_678,
@@ -149,6 +149,6 @@ def test_json_and_table():
     headers = ["model", "accuracy", "balanced\naccuracy", "log-loss"]
     headers += ["parameters\nkept", "bytes", "seconds"]
     assert [column.header for column in drawn.columns] == headers
-    console = Console(width=80, file=io.StringIO())
+    console = Console(width=200, file=io.StringIO())
     assert console.measure(drawn).maximum <= 80
     assert next(iter(drawn.columns[4].cells)) == "2,000"

@@ -1103,13 +1103,21 @@ def test_summary_and_history(fitted):
 # With the rest of scikit-learn
 
 
-def test_grid_search_in_two_processes():
+def grid_search(n_jobs):
     X, y = numbers(80)
-    grid = GridSearchCV(classifier(), {"compression": [1, 8]}, cv=2, n_jobs=2, error_score="raise")
-    grid.fit(X, y)
+    values = {"compression": [1, 8, "auto"], "widths": [(16,)]}
+    grid = GridSearchCV(classifier(), values, cv=2, n_jobs=n_jobs, error_score="raise").fit(X, y)
     assert np.isfinite(grid.cv_results_["mean_test_score"]).all()
-    chosen = classifier(compression=grid.best_params_["compression"]).fit(X, y)
-    assert np.allclose(grid.predict_proba(X), chosen.predict_proba(X), rtol=1e-4)
+    assert same(grid.best_estimator_, classifier(**grid.best_params_).fit(X, y), X)
+
+
+def test_grid_search():
+    grid_search(n_jobs=None)
+
+
+@pytest.mark.slow  # new processes load torch
+def test_grid_search_in_two_processes():
+    grid_search(n_jobs=2)
 
 
 def test_pipeline_with_a_column_selector():

@@ -221,6 +221,22 @@ def test_rounds_are_nested_and_their_densities_geometric(make_network, data, rew
     assert phases == ["search"] * 2 + ["round 1"] * 2 + ["round 2"] * 2 + ["finetune"] * 3
 
 
+def test_no_round_revives_what_an_earlier_one_pruned(make_network, data):
+    found = []
+
+    def smallest_first(network, *, only):  # a pruned weight, which is 0, would be the best
+        scores = criteria.magnitude(network, only=only)
+        found.append({name: score != 0 for name, score in scores.items()})
+        return {name: -score for name, score in scores.items()}
+
+    schedule = partial(schedules.geometric, rounds=3)
+    config = replace(CONFIG, criterion=smallest_first, schedule=schedule)
+    ticket = find_ticket(make_network(), data, config)
+    for before, after in pairwise([*found, ticket.mask]):
+        assert not any((after[name] & ~before[name]).any() for name in before)
+    assert len(found) == 3
+
+
 def test_iterative_pruning_is_train_prune_rewind_again(make_network, data):
     config = replace(
         CONFIG, init_scale=1.0, compression=4, schedule=partial(schedules.geometric, rounds=2)

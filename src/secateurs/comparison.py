@@ -194,7 +194,7 @@ class _Models:
         model.save(folder / "model")
         title = f"{kind} {widths_title(model.summary_['widths'])}"
         if model.compression_ > 1:
-            title += f", r = {model.compression_:g}"
+            title += f", r={model.compression_:g}"
         # A resumed fit took longer than its last session; its epochs know their own seconds.
         seconds = max(model.summary_["seconds"], float(model.history_["seconds"].sum()))
         return Row(
@@ -292,7 +292,7 @@ def compare(
     ...         folder=Path(folder),
     ...     )
     >>> [row.model for row in found.models]
-    ['majority class', 'logistic regression', 'dense 2x8', 'ticket 2x8, r = 8']
+    ['majority class', 'logistic regression', 'dense 2x8', 'ticket 2x8, r=8']
     """
     seed = estimator.random_state
     if not isinstance(seed, (int, np.integer)):
@@ -341,8 +341,7 @@ def table(comparison: Comparison) -> Table:
         f"{comparison.rows_trained:,} training rows",
         title_justify="left",
         box=box.SIMPLE_HEAD,  # narrow: fits a terminal of 80 characters
-        collapse_padding=True,
-        pad_edge=False,
+        padding=0,
     )
     drawn.add_column("model", no_wrap=True)
     for header in [*(COLUMNS[name] for name in names), "parameters\nkept", "bytes", "seconds"]:
