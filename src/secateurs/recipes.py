@@ -46,7 +46,7 @@ REGIMES: dict[str, dict[str, float]] = {
 def _batch_size(n_rows: int) -> int:
     """Return 128 up to 8,192 rows, then twice that for every further doubling, up to 1,024.
 
-    >>> [_batch_size(n) for n in (1_000, 8_192, 10_000, 45_000, 1_000_000)]
+    >>> [_batch_size(n) for n in (1_000, 8_192, 10_000, 30_000, 1_000_000)]
     [128, 128, 256, 512, 1024]
     """
     batch = 128
