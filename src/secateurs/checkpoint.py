@@ -50,7 +50,7 @@ def save(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any])
     Raises:
         InputError: not writable or disk full; an older file is intact.
     """
-    whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    whole = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     text = {_KEY: json.dumps(metadata)}
     write_atomic(path, lambda temporary: save_file(whole, temporary, metadata=text))
 

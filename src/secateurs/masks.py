@@ -49,7 +49,7 @@ def count(mask: Mapping[str, Tensor]) -> int:
 
 
 def density(mask: Mapping[str, Tensor]) -> float:
-    """Return the kept fraction of the masked weights.
+    """Return the kept fraction of the masked weights, of which there is at least one.
 
     >>> density({"w": torch.tensor([True, False, False, False])})
     0.25
@@ -197,7 +197,7 @@ def iou(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> float:
     """
     both = sum(int((one[name] & other[name]).sum()) for name in one)
     either = sum(int((one[name] | other[name]).sum()) for name in one)
-    return both / either
+    return both / either if either else 1.0  # two masks that keep nothing agree
 
 
 @torch.no_grad()

@@ -58,7 +58,7 @@ def _batch_size(n_rows: int) -> int:
 def resolve(
     n_rows: int, *, preset: str | None, regime: str | None, given: Mapping[str, Any]
 ) -> Recipe:
-    """Return the recipe for a table of `n_rows`: what was given wins over regime over preset.
+    """Return the recipe for a table: what is given wins over the preset; a regime sets its own.
 
     Args:
         n_rows: training rows.
@@ -80,10 +80,14 @@ def resolve(
     if regime is not None:
         if regime not in REGIMES:
             raise InputError(f"regime must be None or one of {', '.join(REGIMES)}, got {regime!r}")
-        if given.get("search_lr") is not None:
+        if given.get("search_lr") is not None or given.get("init_scale") not in (
+            None,
+            recipe.init_scale,
+            REGIMES[regime]["init_scale"],
+        ):
             raise InputError(
-                f"regime={regime!r} sets search_lr and init_scale; leave search_lr at None or "
-                "regime at None"
+                f"regime={regime!r} sets search_lr and init_scale itself; leave both at their "
+                "defaults, or regime at None"
             )
         recipe = replace(recipe, **REGIMES[regime])  # type: ignore[arg-type]
         given = {k: v for k, v in given.items() if k != "init_scale"}

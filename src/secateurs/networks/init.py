@@ -78,8 +78,7 @@ def initialise_(network: nn.Module, *, generator: torch.Generator) -> None:
     """Draw fresh start weights in place: Kaiming-normal, fan-in, ReLU gain; biases 0.
 
     The numbers are drawn on the generator's device, so that a seed means the same everywhere.
-    BatchNorm is reset. Other modules with parameters are reset by their own rule when they have
-    one that is deterministic; they are left alone otherwise.
+    BatchNorm is reset. Parameters of other modules are left alone.
     """
     for module in network.modules():
         if isinstance(module, LAYERS):
