@@ -140,6 +140,7 @@ def run(name: str, rows: int | None, seed: int, arm: dict[str, Any], out: Path) 
     result = {
         **arm,
         "set": name,
+        "rows": rows,
         "seed": seed,
         "accuracy": accuracy_score(y[held], proba.argmax(1)),
         "balanced": balanced_accuracy_score(y[held], proba.argmax(1)),
@@ -158,20 +159,40 @@ def run(name: str, rows: int | None, seed: int, arm: dict[str, Any], out: Path) 
     temporary.replace(path)
 
 
-def table(out: Path) -> pd.DataFrame:
-    """Return one row an arm: means over sets and seeds, and the balanced accuracy of each set."""
+ARM = ["parent", "lr", "kappa", "ilo", "epochs", "batch", "finetune"]
+
+
+def results(out: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the cells of the small sets, and those of the large one at full size."""
     frame = pd.DataFrame([json.loads(p.read_text()) for p in sorted(out.glob("*.json"))])
-    arms = [
-        c
-        for c in frame.columns
-        if c not in ("set", "seed", "accuracy", "balanced", "log_loss", "movement", "seconds")
-    ]
-    frame[arms] = frame[arms].fillna("-")
-    by = frame.groupby(arms)
-    result = by[["balanced", "accuracy", "log_loss", "movement", "seconds"]].mean()
-    per_set = frame.pivot_table(index=arms, columns="set", values="balanced")
+    frame = frame.reindex(columns=[*ARM, *frame.columns.difference(ARM, sort=False)])
+    frame[ARM] = frame[ARM].fillna({"batch": 128, "finetune": 105})
+    # a dense network has no search: its search settings say nothing
+    frame.loc[frame["lr"] == 0, ["kappa", "ilo", "epochs"]] = 0
+    frame[["balanced", "accuracy"]] *= 100
+    full = frame["set"].str.startswith("jungle") & frame["rows"].isna()
+    return frame[~full].copy(), frame[full]
+
+
+def table(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return one row an arm: means, and differences from the dense 2x512 on the same cells.
+
+    Arms have different numbers of cells (`n`), so compare the paired differences, in points of
+    balanced accuracy, with their standard error over cells. `movement` is that of the search,
+    relative to its scaled start; `seconds` are of CPU, one thread.
+    """
+    cells = frame.set_index(["set", "seed", *ARM])
+    dense = cells.xs(("2x512", 0.0, 0.0, 0.0, 0.0), level=ARM[:5]).droplevel(["batch", "finetune"])
+    paired = frame.join(dense.add_suffix("_dense"), on=["set", "seed"])
+    for name in ("balanced", "accuracy", "log_loss"):
+        frame["d_" + name] = paired[name] - paired[name + "_dense"]
+    by = frame.groupby(ARM)
+    result = by[["balanced", "d_balanced"]].mean()
+    result["se"] = by["d_balanced"].sem()
+    result = result.join(by[["d_accuracy", "d_log_loss", "movement", "seconds"]].mean())
+    per_set = frame.pivot_table(index=ARM, columns="set", values="d_balanced")
     per_set.columns = [c[:9] for c in per_set.columns]
-    return result.assign(n=by.size()).join(per_set).sort_values("balanced", ascending=False)
+    return result.assign(n=by.size()).join(per_set).sort_values("d_balanced", ascending=False)
 
 
 def main() -> None:
@@ -195,9 +216,13 @@ def main() -> None:
         ]
         Parallel(n_jobs=args.jobs)(cells)
     with pd.option_context(
-        "display.width", 220, "display.max_columns", 30, "display.max_rows", 200
+        "display.width", 250, "display.max_columns", 30, "display.max_rows", 200
     ):
-        print(table(args.out).round(4).to_string())
+        small, large = results(args.out)
+        print(table(small).round(2).to_string())
+        print("\nthe large set at full size, one split each")
+        columns = ["parent", "lr", "batch", "epochs", "balanced", "accuracy", "log_loss", "seconds"]
+        print(large[columns].round(3).to_string(index=False))
 
 
 if __name__ == "__main__":

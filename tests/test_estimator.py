@@ -499,7 +499,9 @@ def test_validation_fraction_is_stratified_and_held_out():
     trained = np.isclose(X[:, :1], np.concatenate(seen)[None], atol=1e-5).any(1)
     assert trained.sum() == 80
     assert y[trained].sum() == 8
-    assert clf.history_["validation_loss"].notna().all()
+    (out,) = cells(clf)(X[~trained])
+    by_hand = torch.nn.functional.cross_entropy(out, torch.from_numpy(y[~trained]))
+    assert clf.history_["validation_loss"].iloc[-1] == pytest.approx(float(by_hand), rel=1e-5)
 
 
 def test_regression_validation():
@@ -666,7 +668,7 @@ def test_seeds(make):
 
 def test_every_named_choice_changes_the_result():
     X, y = numbers()
-    wide = {"compression": 2, "widths": (32,)}
+    wide = {"compression": 2, "widths": (32,), "search_lr": 0.1}
     plain = classifier(**wide).fit(X, y)
     for name, value in {
         "compression": 4,
@@ -685,7 +687,6 @@ def test_every_named_choice_changes_the_result():
         "batch_size": 16,
         "snapshots": 2,
         "n_tickets": 2,
-        "regime": "lazy",
         "class_weight": {0: 1, 1: 3},
         "val_fraction": 0.2,
         "precision": "bf16",
@@ -898,10 +899,12 @@ def test_regimes_are_their_values(regime):
     assert set(values) == {"search_lr", "init_scale"}
     named, spelt = classifier(regime=regime).fit(X, y), classifier(**values).fit(X, y)
     assert same(named, spelt, X)
+    assert named.history_["loss"].equals(spelt.history_["loss"])
     searched = named.history_[named.history_["phase"] == "search"]
     assert set(searched["lr"]) == {values["search_lr"]}
-    conflict = classifier(regime=regime, search_lr=0.5)
-    refused("leave search_lr at None or regime at None", conflict.fit, X, y)
+    for conflict in ({"search_lr": 0.5}, {"init_scale": 0.5}):
+        clf = classifier(regime=regime, **conflict)
+        refused("leave both at their defaults, or regime at None", clf.fit, X, y)
 
 
 def test_lazy_moves_less_than_rich():

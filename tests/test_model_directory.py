@@ -449,6 +449,7 @@ def put(*keys, value):
         put("classes", "values", value={"a": 1, "b": 2}),
         put("classes", "values", value="ab"),
         put("classes", "dtype", value="<U1000000000"),
+        put("classes", "dtype", value="<U99999999"),
         put("classes", "dtype", value="V8"),
         put("classes", "dtype", value="<M8[s]"),
         put("classes", "dtype", value="int64"),
