@@ -13,6 +13,7 @@ SECATEURS_DATA; about 1.5 core-hours on two 2023 server cores.
 import argparse
 import json
 import os
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,7 @@ ARMS: dict[str, dict[str, Any] | None] = {
     "default parent: dense": {"compression": 1},
     "default parent: omp-paper": {**OMP, "search_lr": 1e-3},
     "default parent: omp-rich": OMP,
-    "default parent: omp at lr / kappa^2": {**OMP, "search_lr": 0.16},
+    "default parent: omp, matched lr": {**OMP, "search_lr": 0.16},
     "default parent: IUNet": {},
     "9x512: dense": {"compression": 1, "widths": MLP_TAB},
     "9x512: omp-paper": {**OMP, "widths": MLP_TAB, "search_lr": 1e-3},
@@ -65,7 +66,7 @@ def split(frame: pd.DataFrame, y: np.ndarray, seed: int) -> tuple[np.ndarray, np
 
 def run(name: str, seed: int, arm: str, out: Path) -> None:
     """Train and test one cell and write its result."""
-    path = out / f"{name}-{seed}-{arm.replace(' ', '_').replace(':', '').replace(chr(39), '')}.json"
+    path = out / f"{name}-{seed}-{re.sub('[^a-z0-9]+', '-', arm.lower())}.json"
     if path.exists():
         return
     torch.set_num_threads(1)

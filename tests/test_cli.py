@@ -13,10 +13,10 @@ import pytest
 import torch
 from sklearn.datasets import load_iris
 
-from secateurs import cli
-from secateurs.cli import choose_task, main
+from secateurs import cli, settings, workspace
+from secateurs.cli import main
 from secateurs.data.tables import read_table
-from secateurs.estimator import load
+from secateurs.loading import load
 
 TINY = ["--set", "widths=[16,16]", "--set", "search_epochs=2", "--set", "finetune_epochs=7"]
 
@@ -200,27 +200,6 @@ def test_warnings_are_one_line(tmp_path, capsys):
 def test_regime_words(moved, overlap, word):
     summary = {"weight_movement": moved, "start_mask_overlap": overlap, "density": 0.125}
     assert cli._regime(summary).split()[0].rstrip(":") == word
-
-
-@pytest.mark.parametrize(
-    ("values", "task"),
-    [
-        (["a", "b"] * 3, "classification"),
-        ([True, False] * 3, "classification"),
-        (pd.Categorical([1, 2] * 3), "classification"),
-        (pd.array([0, 1] * 10, dtype="Int64"), "classification"),
-        ([0, 1] * 10, "classification"),
-        ([0.0, 1.0] * 10, "classification"),
-        ([*range(20)] * 5, "classification"),
-        ([*range(21)] * 5, "regression"),
-        ([*range(20)] * 4, "regression"),
-        ([0.5, 1.0] * 10, "regression"),
-    ],
-)
-def test_task(values, task):
-    found, reason = choose_task(pd.Series(values, name="goal"))
-    assert found == task
-    assert "'goal'" in reason
 
 
 def test_asked_task_wins(tmp_path):
@@ -467,7 +446,7 @@ def test_a_bug_is_not_dressed_up(monkeypatch, tmp_path):
     def fail(*_):
         raise TypeError("a bug")
 
-    monkeypatch.setattr(cli, "_settings", fail)
+    monkeypatch.setattr(settings, "parse", fail)
     with pytest.raises(TypeError, match="a bug"):
         fit("sklearn:iris", tmp_path / "m")
 
@@ -530,20 +509,20 @@ def test_full_disk_while_shipping(tmp_path, capsys, monkeypatch):
     out = tmp_path / "m"
     assert fit("sklearn:iris", out) == 0
     before = files(out)
-    ship = cli._ship
+    ship = workspace.ship
 
     def on_a_full_disk(*args):
         with file_size_limit(1000):
             return ship(*args)
 
     words = ["--overwrite", "--set", "compression=4"]
-    monkeypatch.setattr(cli, "_ship", on_a_full_disk)
+    monkeypatch.setattr(workspace, "ship", on_a_full_disk)
     assert fit("sklearn:iris", out, *words) == 2
     assert_one_error(capsys, "cannot write")
     assert files(out) == before
     # The work is not lost: with room again, the same command goes on from the finished training.
     assert not [p for p in (tmp_path / "m.partial").rglob("*") if "tmp" in p.name]
-    monkeypatch.setattr(cli, "_ship", ship)
+    monkeypatch.setattr(workspace, "ship", ship)
     assert fit("sklearn:iris", out, *words) == 0
     assert load(out).compression_ == 4
     assert [path.name for path in tmp_path.iterdir()] == ["m"]
@@ -560,7 +539,7 @@ def test_full_disk_while_predicting(iris, tmp_path, capsys):
 
 # --- interrupted -----------------------------------------------------------------------------
 
-LONG = ["--set", "widths=[32,32]", "--set", "search_epochs=2", "--set", "finetune_epochs=105"]
+LONG = ["--set", "widths=[32,32]", "--set", "search_epochs=2", "--set", "finetune_epochs=21"]
 
 
 def fit_long(out, *words):
@@ -576,7 +555,7 @@ def uninterrupted(tmp_path_factory):
     return (folder / "p.csv").read_bytes()
 
 
-def interrupt(words, sign, number):
+def interrupt(words, sign, number, meanwhile=lambda: None):
     """Run a command in a process of its own and send it a signal once a file exists."""
     process = subprocess.Popen(
         [sys.executable, "-m", "secateurs", *words],
@@ -591,6 +570,7 @@ def interrupt(words, sign, number):
         end = time.monotonic() + 100
         while not sign.exists() and process.poll() is None and time.monotonic() < end:
             time.sleep(0.005)
+        meanwhile()
         process.send_signal(number)
         _, err = process.communicate()
     return process.returncode, err
@@ -641,7 +621,12 @@ def test_an_interrupted_fit_continues(number, uninterrupted, tmp_path, capsys):
 def test_a_killed_comparison_continues(uninterrupted, tmp_path, capsys):
     out, partial = tmp_path / "m", tmp_path / "m.partial"
     words = fit_long(out, "--compare")
-    code, _ = interrupt(words, partial / "compare-ticket.json", signal.SIGKILL)
+
+    def twice():  # while the first command runs, it keeps its folder to itself
+        assert run(*words) == 2
+        assert_one_error(capsys, f"{partial} is in use")
+
+    code, _ = interrupt(words, partial / "compare-ticket.json", signal.SIGKILL, twice)
     assert code == -signal.SIGKILL
     row = json.loads((partial / "compare-ticket.json").read_text())
     assert run(*words, "--quiet") == 0

@@ -14,7 +14,8 @@ from sklearn.preprocessing import StandardScaler
 
 from secateurs.comparison import Comparison, Row, compare, hold_out, row_hashes, table
 from secateurs.errors import InputError
-from secateurs.estimator import TicketClassifier, TicketRegressor, load
+from secateurs.estimator import TicketClassifier, TicketRegressor
+from secateurs.loading import load
 
 TINY = {"widths": (16, 16), "search_epochs": 2, "finetune_epochs": 7, "random_state": 0}
 

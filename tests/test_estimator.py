@@ -783,29 +783,6 @@ def test_pruned_weights_are_zero_and_as_many_as_told():
 # compression="auto"
 
 
-def stub(errors):
-    """Return `found` and an estimator whose tickets have the errors, by compression."""
-    clf = TicketClassifier(compression="auto")
-    clf._row_errors = lambda ticket, _data: np.asarray(errors[ticket], dtype=float)
-    return {r: r for r in errors}, clf
-
-
-@pytest.mark.parametrize(
-    ("wrong", "chosen"),
-    [
-        ({2: 10, 4: 10, 8: 10}, 8),  # as good as each other: the smallest
-        ({2: 10, 4: 12, 8: 20}, 4),  # the standard error is 3: within one, not within two
-        ({2: 10, 4: 14, 8: 13}, 8),  # not a run of them: each by itself
-        ({2: 30, 4: 10, 8: 14}, 4),  # the best is not the first
-        ({2: 0, 4: 1, 8: 1}, 2),  # no spread, no leeway
-    ],
-)
-def test_smallest_within_one_standard_error(wrong, chosen):
-    found, clf = stub({r: [1] * k + [0] * (100 - k) for r, k in wrong.items()})
-    assert clf._smallest(found, None) == (chosen, chosen)
-    assert clf.validation_errors_ == {r: k / 100 for r, k in wrong.items()}
-
-
 @pytest.mark.parametrize("seed", [0, 1])
 def test_auto_is_the_rule_applied_to_single_fits(seed):
     X, y = numbers(200, seed=seed)

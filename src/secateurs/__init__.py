@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     from secateurs import criteria, masks, measures, networks, objectives, optimizers, schedules
     from secateurs.data.batches import Data
     from secateurs.errors import InputError, SecateursError
-    from secateurs.estimator import TicketClassifier, TicketRegressor, load
+    from secateurs.estimator import TicketClassifier, TicketRegressor
+    from secateurs.loading import load
     from secateurs.tickets import Ticket, TicketConfig, find_ticket
     from secateurs.training import PhaseConfig
 
@@ -26,7 +27,7 @@ _HOMES = {
     "TicketConfig": "tickets",
     "TicketRegressor": "estimator",
     "find_ticket": "tickets",
-    "load": "estimator",
+    "load": "loading",
 }
 _MODULES = ("criteria", "masks", "measures", "networks", "objectives", "optimizers", "schedules")
 

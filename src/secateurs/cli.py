@@ -5,57 +5,31 @@ What is slow to import is imported inside the verbs, so that help comes at once.
 """
 
 import argparse
-import contextlib
-import difflib
-import hashlib
 import json
 import os
-import shutil
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from secateurs import __version__
+from secateurs import __version__, settings
 from secateurs.errors import CollapseWarning, InputError, TimeLimitWarning
 
 if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    from secateurs.comparison import Comparison
-    from secateurs.estimator import TicketClassifier, TicketRegressor
+    from secateurs.comparison import Comparison, Estimator
 
-    Model: TypeAlias = TicketClassifier | TicketRegressor
-    _Series: TypeAlias = pd.Series[Any]
-
-__all__ = [
-    "DATA_HELP",
-    "MAX_CLASSES",
-    "MIN_ROWS_PER_CLASS",
-    "NOT_SETTINGS",
-    "TASKS",
-    "TOPICS",
-    "build_parser",
-    "choose_task",
-    "main",
-]
+__all__ = ["TASKS", "TOPICS", "build_parser", "main"]
 
 TASKS = ("auto", "classification", "regression")
 TOPICS = ("networks", "criteria", "objectives", "measures", "datasets")
 
-MAX_CLASSES = 20
-MIN_ROWS_PER_CLASS = 5
-"""Whole numbers are taken for classes up to so many values, each in so many rows on average."""
-
-NOT_SETTINGS = ("checkpoint_dir", "device", "verbose")
-"""Parameters that an interrupted fit may change when it continues."""
-
-DATA_HELP = ".parquet, .csv or .feather file, sklearn:NAME or openml:TASK_ID"
+_DATA = ".parquet, .csv or .feather file, sklearn:NAME or openml:TASK_ID"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -79,71 +53,40 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"secateurs {__version__}")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
 
-    fit = verbs.add_parser(
-        "fit",
-        help="find a ticket for a table and write it as a model folder",
-        description="Find a ticket for a table and write it as a model folder. If it is "
-        "interrupted, the same command continues.",
-        allow_abbrev=False,
-    )
-    fit.add_argument("data", metavar="DATA", help=DATA_HELP)
+    def verb(name: str, run: Callable[..., None], does: str, more: str = ".") -> Any:
+        whole = f"{does[0].upper()}{does[1:]}{more}"
+        added = verbs.add_parser(name, help=does, description=whole, allow_abbrev=False)
+        added.set_defaults(run=run)
+        return added
+
+    does = "find a ticket for a table and write it as a model folder"
+    fit = verb("fit", _fit, does, ". If it is interrupted, the same command continues.")
+    fit.add_argument("data", metavar="DATA", help=_DATA)
     fit.add_argument("--target", metavar="COLUMN", help="what to predict (known for sklearn:NAME)")
     fit.add_argument("--out", metavar="DIR", type=Path, required=True, help="model folder to write")
-    fit.add_argument(
-        "--set",
-        metavar="NAME=JSON",
-        action="append",
-        default=[],
-        help="a parameter of TicketClassifier or TicketRegressor, as in compression=16; repeatable",
-    )
-    fit.add_argument(
-        "--compare",
-        action="store_true",
-        help="first hold out a fifth of the rows and measure simpler models there, too",
-    )
+    told = "a parameter of TicketClassifier or TicketRegressor, as in compression=16; repeatable"
+    fit.add_argument("--set", metavar="NAME=JSON", action="append", default=[], help=told)
+    told = "first hold out a fifth of the rows and measure simpler models there, too"
+    fit.add_argument("--compare", action="store_true", help=told)
     fit.add_argument("--task", choices=TASKS, default="auto", help="by default the target decides")
     fit.add_argument("--overwrite", action="store_true", help="replace the model at DIR")
     fit.add_argument("--quiet", action="store_true", help="print the comparison and warnings only")
-    fit.set_defaults(run=_fit)
 
-    predict = verbs.add_parser(
-        "predict",
-        help="write predictions for the rows of a table",
-        description="Write predictions for the rows of a table: a column `prediction` and, for "
-        "classes, a column `proba_CLASS` for each.",
-        allow_abbrev=False,
-    )
+    more = ": a column `prediction` and, for classes, a column `proba_CLASS` for each."
+    predict = verb("predict", _predict, "write predictions for the rows of a table", more)
     predict.add_argument("model", metavar="MODEL", type=Path, help="model folder")
-    predict.add_argument("data", metavar="DATA", help=DATA_HELP)
-    predict.add_argument(
-        "--out",
-        metavar="FILE",
-        type=Path,
-        required=True,
-        help=".parquet, .csv or .feather to write",
-    )
-    predict.set_defaults(run=_predict)
+    predict.add_argument("data", metavar="DATA", help=_DATA)
+    told = ".parquet, .csv or .feather to write"
+    predict.add_argument("--out", metavar="FILE", type=Path, required=True, help=told)
 
-    evaluate = verbs.add_parser(
-        "evaluate",
-        help="measure a model on a table with known targets",
-        description="Measure a model on a table with known targets.",
-        allow_abbrev=False,
-    )
+    evaluate = verb("evaluate", _evaluate, "measure a model on a table with known targets")
     evaluate.add_argument("model", metavar="MODEL", type=Path, help="model folder")
-    evaluate.add_argument("data", metavar="DATA", help=DATA_HELP)
+    evaluate.add_argument("data", metavar="DATA", help=_DATA)
     evaluate.add_argument("--target", metavar="COLUMN", help="by default the one that was fitted")
     evaluate.add_argument("--json", action="store_true", help="print one JSON object")
-    evaluate.set_defaults(run=_evaluate)
 
-    listing = verbs.add_parser(
-        "list",
-        help="say what there is, by name",
-        description="Say what there is, by name.",
-        allow_abbrev=False,
-    )
+    listing = verb("list", _list, "say what there is, by name")
     listing.add_argument("topic", nargs="?", choices=TOPICS, help="everything by default")
-    listing.set_defaults(run=_list)
     return parser
 
 
@@ -167,8 +110,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with _terminable(), _warnings_in_one_line():
             args = build_parser().parse_args(words)
-            run: Callable[[argparse.Namespace], None] = args.run
-            run(args)
+            args.run(args)
             sys.stdout.flush()
     except SystemExit as end:  # help and version
         return int(end.code or 0)
@@ -229,45 +171,21 @@ def _warnings_in_one_line() -> Iterator[None]:
 
 
 def _fit(args: argparse.Namespace) -> None:
-    given = _settings(args.set)
+    given = settings.parse(args.set)
     out: Path = args.out if args.out.name not in ("", "..") else args.out.resolve()
-    if out.is_dir() and any(out.iterdir()) and not args.overwrite:
-        raise InputError(
-            f"{out} exists; pass --overwrite to replace the model there, or another --out"
-        )
 
-    from secateurs.data.tables import read_table, split_target
-    from secateurs.estimator import TicketClassifier, TicketRegressor
+    from secateurs.workspace import check_free, identity, ship, workspace
 
-    kinds: dict[str, type[Model]] = {
-        "classification": TicketClassifier,
-        "regression": TicketRegressor,
-    }
-    asked = list(kinds.values()) if args.task == "auto" else [kinds[args.task]]
-    _check_names(given, asked)
-    table = read_table(args.data)
-    X, series = split_target(table, args.target)
-    _refuse_dates(series)
-    if args.task == "auto":
-        task, reason = choose_task(series)
-    else:
-        task, reason = args.task, "as asked"
-    kind = kinds[task]
-    _check_names(given, [kind])
-    y = _values(series)
-    if task == "classification":
-        _check_classes(y)
-    if isinstance(given.get("class_weight"), dict):
-        given["class_weight"] = _by_class(given["class_weight"], y)
-    estimator = kind(**{"random_state": 0, "verbose": int(not args.quiet), **given})
+    check_free(out, overwrite=args.overwrite)  # before a long read
+    X, y, estimator, source, why = _asked(args, given)
 
     def say(line: str) -> None:
         if not args.quiet:
             print(line, flush=True)
 
-    identity = _identity(X, y, estimator)
-    with _workspace(out, identity) as (partial, continues):
-        say(f"task: {task}, {reason}")
+    command = identity(X, y, estimator)
+    with workspace(out, command, overwrite=args.overwrite) as (partial, continues):
+        say(why)
         if continues:
             say(f"continuing from {partial}")
         if estimator.checkpoint_dir is None:
@@ -276,214 +194,44 @@ def _fit(args: argparse.Namespace) -> None:
         if compared is not None:
             say(f"fitting the model to ship on all {len(X):,} rows")
         estimator.fit(X, y)
-        estimator.summary_ |= {"data": table.name, "target": str(series.name)}
+        estimator.summary_ |= source
         # Where it was trained is nobody's business after that.
         estimator.set_params(checkpoint_dir=None, verbose=0)
-        size = _ship(estimator, out, partial, compared)
+        size = ship(estimator, out, partial, compared)
     if not args.quiet:
         _say_what_came_out(estimator, out, size)
 
 
-def _settings(texts: Sequence[str]) -> dict[str, Any]:
-    """Return `--set` as a dict: JSON values, or the bare string where it is not JSON."""
-    given: dict[str, Any] = {}
-    for text in texts:
-        name, equals, value = text.partition("=")
-        if not equals or not name:
-            raise InputError(f"--set takes NAME=JSON, such as compression=16, got {text!r}")
-        if name in given:
-            raise InputError(f"--set takes every parameter once, got {name!r} twice")
-        try:
-            given[name] = json.loads(value)
-        except ValueError:
-            given[name] = value
-    return given
+def _asked(
+    args: argparse.Namespace, given: dict[str, Any]
+) -> "tuple[pd.DataFrame, NDArray[Any], Estimator, dict[str, str], str]":
+    """Return features, target, estimator, the data's names, and the line that tells the task."""
+    from secateurs.data.tables import check_classes, read_table, split_target
+    from secateurs.estimator import TicketClassifier, TicketRegressor
+    from secateurs.targets import as_classes, choose_task, plain
 
-
-def _check_names(given: Collection[str], kinds: Sequence[type]) -> None:
-    known: list[str] = list(dict.fromkeys(n for kind in kinds for n in kind._get_param_names()))  # type: ignore[attr-defined]
-    for name in given:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]!r}? " if near else ""
-            title = " and ".join(kind.__name__ for kind in kinds)
-            raise InputError(
-                f"unknown parameter {name!r}; {hint}{title} take{'s' * (len(kinds) == 1)} "
-                f"{', '.join(sorted(known))}"
-            )
-
-
-def _refuse_dates(y: "_Series") -> None:
-    import pandas as pd
-
-    kind = pd.api.types.infer_dtype(y, skipna=True)
-    if kind.startswith(("date", "time", "period", "interval")):
-        raise InputError(
-            f"the target must be labels or numbers, got {kind} values in {str(y.name)!r}; turn "
-            "them into numbers, such as days"
-        )
-
-
-def choose_task(y: "_Series") -> tuple[str, str]:
-    """Return "classification" or "regression", and why.
-
-    Numbers mean regression, unless they are whole with at most 20 distinct values that occur in
-    5 rows each on the average. Everything else means classes.
-
-    >>> import pandas as pd
-    >>> choose_task(pd.Series(["yes", "no"], name="paid"))
-    ('classification', "because the target 'paid' is no number")
-    >>> choose_task(pd.Series([0.5, 1.0], name="dose"))[0]
-    'regression'
-    """
-    import numpy as np
-    import pandas as pd
-
-    name = f"the target {str(y.name)!r}"
-    kind = pd.api.types.infer_dtype(y, skipna=True)
-    if kind not in ("integer", "floating", "mixed-integer-float", "decimal"):
-        return "classification", f"because {name} is no number"
-    numbers = np.asarray(y, dtype=np.float64)
-    if not (numbers == np.round(numbers)).all():
-        return "regression", f"because {name} has numbers with fractions"
-    n = len(np.unique(numbers))
-    few = n <= MAX_CLASSES and n * MIN_ROWS_PER_CLASS <= len(numbers)
-    count = f"{n:,} distinct whole number{'s' * (n != 1)} in {len(numbers):,} rows"
-    other = "regression" if few else "classification"
-    return (
-        "classification" if few else "regression",
-        f"because {name} has {count} (--task {other} otherwise)",
-    )
-
-
-def _values(y: "_Series") -> "NDArray[Any]":
-    """Return a target column as NumPy labels or numbers, whatever backed it."""
-    import numpy as np
-    import pandas as pd
-
-    plain: NDArray[Any] = pd.Series(np.asarray(y)).infer_objects().to_numpy()
-    return plain
-
-
-def _check_classes(y: "NDArray[Any]") -> None:
-    """Refuse numbers with fractions, and classes of which one row can teach nothing."""
-    import pandas as pd
-    from sklearn.utils.multiclass import check_classification_targets
-
-    from secateurs.data.tables import check_classes
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # many classes may be meant
-        check_classification_targets(y)
-    check_classes(pd.Series(y))
-
-
-def _by_class(weights: Mapping[str, Any], y: "NDArray[Any]") -> dict[Any, Any]:
-    """Return class weights by label: the names in JSON objects are always strings."""
-    labels = {str(label): label for label in dict.fromkeys(y.tolist())}
-    unknown = [name for name in weights if name not in labels]
-    if unknown:
-        raise InputError(
-            f"class_weight must name classes of the target ({', '.join(list(labels)[:20])}), "
-            f"got {unknown[0]!r}"
-        )
-    return {labels[name]: weight for name, weight in weights.items()}
-
-
-def _identity(X: "pd.DataFrame", y: "NDArray[Any]", estimator: "Model") -> dict[str, Any]:
-    """Return what decides the result: a folder with checkpoints belongs to just one."""
-    from secateurs.comparison import row_hashes
-
-    digest = hashlib.sha256(json.dumps([[str(c), str(t)] for c, t in X.dtypes.items()]).encode())
-    digest.update(row_hashes(X).tobytes())
-    digest.update(json.dumps([str(y.dtype), y.tolist()], default=str).encode())
-    settings = {n: v for n, v in estimator.get_params().items() if n not in NOT_SETTINGS}
-    return {
-        "version": __version__,
-        "data": digest.hexdigest(),
-        "settings": {
-            "estimator": type(estimator).__name__,
-            **json.loads(json.dumps(settings, default=str)),
-        },
-    }
-
-
-def _claim(partial: Path, identity: Mapping[str, Any]) -> bool:
-    """Make `partial` ours; return whether an earlier command with this identity left it."""
-    from secateurs.checkpoint import write_atomic
-
-    note = partial / "command.json"
-    if note.is_file():
-        try:
-            left = json.loads(note.read_bytes())
-            old, new = left["settings"], identity["settings"]
-            same_rest = left["version"] == identity["version"]
-            same_data = left["data"] == identity["data"]
-        except (ValueError, KeyError, TypeError) as err:
-            raise InputError(f"{note} is damaged; remove {partial}") from err
-        names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
-        differs = [
-            *([] if same_data else ["other data"]),
-            *([f"other settings ({', '.join(names)})"] if names else []),
-            *([] if same_rest else [f"another version ({left['version']})"]),
-        ]
-        if differs:
-            raise InputError(
-                f"{partial} holds an unfinished fit of {' and '.join(differs)}; finish it by its "
-                "own command, remove that folder, or choose another --out"
-            )
-        return True
-    if os.path.lexists(partial) and (
-        not partial.is_dir() or any(not path.name.startswith(".") for path in partial.iterdir())
-    ):
-        raise InputError(
-            f"{partial} is where unfinished work goes, but it exists and is something else; "
-            "move it away or choose another --out"
-        )
-    content = json.dumps(identity, indent=1)
-
-    def write(temporary: Path) -> None:
-        temporary.write_text(content, encoding="utf-8")
-
-    write_atomic(note, write)
-    return False
-
-
-@contextmanager
-def _workspace(out: Path, identity: Mapping[str, Any]) -> Iterator[tuple[Path, bool]]:
-    """Yield OUT.partial and whether it holds earlier work of the same command.
-
-    It is removed at the end, and after an error unless there is something to continue from.
-    """
-    from secateurs.model_directory import check_replaceable
-
-    partial = out.with_name(f"{out.name}.partial")
-    absent = [parent for parent in out.parents if not parent.exists()]
-    ours = False
-    try:
-        check_replaceable(out)
-        existed = partial.exists()
-        try:
-            continues = _claim(partial, identity)
-        except BaseException:
-            if not existed:
-                shutil.rmtree(partial, ignore_errors=True)
-            raise
-        ours = True
-        yield partial, continues
-    except BaseException:
-        work = ("*.safetensors", "compare-*.json")
-        if ours and not any(any(partial.rglob(pattern)) for pattern in work):
-            shutil.rmtree(partial, ignore_errors=True)
-        for parent in absent:
-            with contextlib.suppress(OSError):  # not made, or in use by now
-                parent.rmdir()
-        raise
-    shutil.rmtree(partial, ignore_errors=True)
+    kinds: dict[str, type[Estimator]]
+    kinds = {"classification": TicketClassifier, "regression": TicketRegressor}
+    asked = kinds if args.task == "auto" else {args.task: kinds[args.task]}
+    settings.check_names(given, list(asked.values()))  # before a long read
+    table = read_table(args.data)
+    X, series = split_target(table, args.target)
+    y = plain(series)
+    task, why = choose_task(series) if args.task == "auto" else (args.task, "as asked")
+    settings.check_names(given, [kinds[task]])
+    if task == "classification":
+        check_classes(y)
+    weights = given.get("class_weight")
+    if isinstance(weights, dict):  # names in JSON are strings
+        labels = as_classes(weights, y, "class_weight must name classes of the target")
+        given = {**given, "class_weight": dict(zip(labels.tolist(), weights.values(), strict=True))}
+    estimator = kinds[task](**{"random_state": 0, "verbose": int(not args.quiet), **given})
+    source = {"data": table.name, "target": str(series.name)}
+    return X, y, estimator, source, f"task: {task}, {why}"
 
 
 def _compare(
-    estimator: "Model", X: "pd.DataFrame", y: "NDArray[Any]", partial: Path, *, quiet: bool
+    estimator: "Estimator", X: "pd.DataFrame", y: "NDArray[Any]", partial: Path, *, quiet: bool
 ) -> "Comparison":
     from rich.console import Console
 
@@ -505,33 +253,6 @@ def _compare(
     return found
 
 
-def _ship(estimator: "Model", out: Path, partial: Path, compared: "Comparison | None") -> int:
-    """Put the whole model folder in its place in one step; return its bytes."""
-    from secateurs.checkpoint import write_atomic
-    from secateurs.comparison import folder_bytes
-
-    ready, replaced = partial / "ready", partial / "replaced"
-    estimator.save(ready)
-    size = folder_bytes(ready)
-    if compared is not None:
-        content = compared.to_json()
-
-        def write(temporary: Path) -> None:
-            temporary.write_text(content, encoding="utf-8")
-
-        write_atomic(ready / "comparison.json", write)
-    shutil.rmtree(replaced, ignore_errors=True)
-    if out.exists():
-        out.rename(replaced)
-    try:
-        ready.rename(out)
-    except OSError:
-        if replaced.exists():
-            replaced.rename(out)
-        raise
-    return size
-
-
 def _regime(summary: Mapping[str, Any]) -> str:
     """Return how far the search went, and the word for it.
 
@@ -549,7 +270,7 @@ def _regime(summary: Mapping[str, Any]) -> str:
     )
 
 
-def _say_what_came_out(model: "Model", out: Path, size: int) -> None:
+def _say_what_came_out(model: "Estimator", out: Path, size: int) -> None:
     summary = model.summary_
     lines = {
         "model": str(out),
@@ -568,8 +289,8 @@ def _say_what_came_out(model: "Model", out: Path, size: int) -> None:
 # --- predict and evaluate --------------------------------------------------------------------
 
 
-def _load(path: Path) -> "Model":
-    from secateurs.estimator import load
+def _load(path: Path) -> "Estimator":
+    from secateurs.loading import load
 
     model = load(path)
     if model.device != "cpu":
@@ -577,7 +298,7 @@ def _load(path: Path) -> "Model":
     return model
 
 
-def _features(model: "Model", frame: "pd.DataFrame") -> "pd.DataFrame":
+def _features(model: "Estimator", frame: "pd.DataFrame") -> "pd.DataFrame":
     """Return the table without the column that the model predicts."""
     from secateurs.preparation import input_names
 
@@ -608,26 +329,12 @@ def _predict(args: argparse.Namespace) -> None:
     )
 
 
-def _as_classes(y: "NDArray[Any]", classes: "NDArray[Any]") -> "NDArray[Any]":
-    """Return labels as the model's: files keep 1, "1" and True apart, people do not."""
-    import numpy as np
-
-    by_name = {str(label): i for i, label in enumerate(classes.tolist())}
-    by_name |= {str(float(c)): i for i, c in enumerate(classes.tolist()) if isinstance(c, int)}
-    places = [by_name.get(str(label), -1) for label in y.tolist()]
-    if -1 in places:
-        raise InputError(
-            f"the target must be one of the model's classes ({', '.join(map(str, classes[:20]))}), "
-            f"got {y.tolist()[places.index(-1)]!r}"
-        )
-    return classes[np.array(places, dtype=np.intp)]
-
-
 def _evaluate(args: argparse.Namespace) -> None:
     import numpy as np
 
     from secateurs.data.tables import read_table, split_target
     from secateurs.measures.quality import classification, regression
+    from secateurs.targets import as_classes, as_numbers, plain
 
     model = _load(args.model)
     table = read_table(args.data)
@@ -638,22 +345,16 @@ def _evaluate(args: argparse.Namespace) -> None:
             f"the table lacks the target that was fitted, {fitted!r}; name another by --target"
         )
     X, series = split_target(table, target)
-    X, y = _features(model, X), _values(series)
+    X, y = _features(model, X), plain(series)
     scores: dict[str, float] = {"rows": len(X)}
     if hasattr(model, "predict_proba"):
-        labels = _as_classes(y, model.classes_)
+        rule = "the target must be one of the model's classes"
+        labels = as_classes(y.tolist(), model.classes_, rule)
         majority = float(np.unique(labels, return_counts=True)[1].max() / len(labels))
         found = classification(labels, model.predict_proba(X), model.classes_)
         scores |= {"accuracy": found.pop("accuracy"), "majority_accuracy": majority, **found}
     else:
-        try:
-            numbers = y.astype(np.float64)
-        except (TypeError, ValueError) as err:
-            raise InputError(
-                f"the target of a regression must be numbers, got {y.tolist()[0]!r} in "
-                f"{str(series.name)!r}"
-            ) from err
-        scores |= regression(numbers, model.predict(X))
+        scores |= regression(as_numbers(y), model.predict(X))
     if args.json:
         print(json.dumps({n: v if v == v else None for n, v in scores.items()}))  # NaN is no JSON
         return
@@ -665,47 +366,13 @@ def _evaluate(args: argparse.Namespace) -> None:
 # --- list ------------------------------------------------------------------------------------
 
 
-def _line(thing: Any) -> str:
-    return str(thing.__doc__ or "").strip().partition("\n")[0]
-
-
-def _listed(topic: str) -> dict[str, str]:
-    if topic == "datasets":
-        from secateurs.data.tables import BUNDLED, SUFFIXES
-
-        found = {f"sklearn:{name}": _line(read) for name, read in BUNDLED.items()}
-        folder = _data_root() / "tabular"
-        for path in sorted(folder.iterdir()) if folder.is_dir() else []:
-            if path.name.endswith(SUFFIXES):
-                found[str(path)] = f"{path.stat().st_size / 1024:,.0f} KiB"
-        return found
-    if topic == "measures":
-        modules = [import_module(f"secateurs.measures.{m}") for m in ("quality", "size", "regime")]
-        return {name: _line(getattr(m, name)) for m in modules for name in m.__all__}
-    module = import_module(f"secateurs.{topic}")
-    names = {
-        "networks": ("NETWORKS",),
-        "criteria": ("CRITERIA",),
-        "objectives": ("LOSSES", "CONTRASTIVE"),
-    }[topic]
-    known = {key: thing for name in names for key, thing in getattr(module, name).items()}
-    return {key: _line(thing) for key, thing in known.items()}
-
-
-def _data_root() -> Path:
-    """Return where data are looked for: SECATEURS_DATA, else the user's cache folder."""
-    told = os.environ.get("SECATEURS_DATA")
-    if told:
-        return Path(told)
-    cache = os.environ.get("XDG_CACHE_HOME")
-    return (Path(cache) if cache else Path.home() / ".cache") / "secateurs"
-
-
 def _list(args: argparse.Namespace) -> None:
+    from secateurs.catalogue import listed
+
     for topic in TOPICS if args.topic is None else (args.topic,):
         if args.topic is None:
             print(f"{topic}:")
-        found = _listed(topic)
+        found = listed(topic)
         width = max(map(len, found))
         for name, line in found.items():
             print(f"{'  ' * (args.topic is None)}{name:<{width}}  {line}")

@@ -2,17 +2,13 @@
 
 import copy
 import html
-import json
 import math
-import operator
-import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
-from numbers import Integral, Real
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, Self
 
 import numpy as np
 import pandas as pd
@@ -31,8 +27,8 @@ from sklearn.utils.validation import (
 )
 from torch import Tensor
 
-from secateurs import criteria, masks, model_directory, objectives, recipes
 from secateurs import device as devices
+from secateurs import masks, model_directory, objectives, parameters, recipes
 from secateurs.data.batches import Data
 from secateurs.data.prepare import encode_frame, fit_preparation, to_frame
 from secateurs.data.views import ColumnViews, View, corruption, of_columns
@@ -40,16 +36,21 @@ from secateurs.device import Precision
 from secateurs.errors import CollapseWarning, InputError, TimeLimitWarning
 from secateurs.masks import Mask
 from secateurs.measures.quality import classification
-from secateurs.measures.regime import start_mask_overlap, weight_movement
-from secateurs.measures.size import n_parameters, n_parameters_kept
+from secateurs.measures.size import n_parameters_kept
 from secateurs.networks.dense import MLP
-from secateurs.networks.init import initialise_
 from secateurs.optimizers import SGD, AdamW
-from secateurs.preparation import check, feature_names, groups, input_names, width
+from secateurs.preparation import feature_names, groups, input_names, width
 from secateurs.progress import PhaseProgress
 from secateurs.recipes import Recipe
-from secateurs.seeds import derive, stream
-from secateurs.tickets import Searched, Ticket, TicketConfig, density_for, prune, search
+from secateurs.seeds import derive
+from secateurs.tabular import (
+    find_tickets,
+    row_errors,
+    sizes,
+    smallest_near_best,
+    training,
+)
+from secateurs.tickets import Ticket, TicketConfig
 from secateurs.training import PhaseConfig, outputs
 
 __all__ = [
@@ -59,57 +60,13 @@ __all__ = [
     "Criterion",
     "TicketClassifier",
     "TicketRegressor",
-    "load",
 ]
 
-AUTO_COMPRESSIONS = (2, 4, 8, 16, 32)
+AUTO_COMPRESSIONS = (2.0, 4.0, 8.0, 16.0, 32.0)
 AUTO_VAL_FRACTION = 0.2
 
 ArrayLike = Any
 Criterion = Literal["magnitude", "random"] | Callable[..., masks.Scores]
-
-
-_TINY, _HUGE = math.ulp(0.0), sys.float_info.max
-_RANGES: dict[str, tuple[float, float, type]] = {
-    "compression": (1, _HUGE, Real),
-    "init_scale": (_TINY, _HUGE, Real),
-    "contrastive_weight": (0, _HUGE, Real),
-    "corruption_rate": (0, 1, Real),
-    "temperature": (_TINY, _HUGE, Real),
-    "search_epochs": (0, _HUGE, Integral),
-    "search_lr": (_TINY, _HUGE, Real),
-    "finetune_epochs": (0, _HUGE, Integral),
-    "finetune_lr": (_TINY, _HUGE, Real),
-    "weight_decay": (0, _HUGE, Real),
-    "batch_size": (2, _HUGE, Integral),
-    "snapshots": (1, _HUGE, Integral),
-    "n_tickets": (1, _HUGE, Integral),
-    "val_fraction": (0, math.nextafter(1, 0), Real),
-    "time_limit": (_TINY, math.inf, Real),
-}
-"""Least and greatest value, and the kind of number, of each numeric parameter."""
-
-_OPEN = {"search_epochs", "search_lr", "finetune_epochs", "batch_size", "time_limit"}
-"""Those that may be None."""
-
-
-def _rule(name: str) -> str:
-    """Return a numeric parameter's rule in words.
-
-    >>> _rule("search_lr"), _rule("n_tickets")
-    ('a positive number or None', 'an integer of at least 1')
-    """
-    least, most, kind = _RANGES[name]
-    noun = "an integer" if kind is Integral else "a number"
-    if least == _TINY:
-        rule = "a positive number"
-    elif most <= 1:
-        rule = f"{noun} in [0, 1{']' if most == 1 else ')'}"
-    else:
-        rule = f"{noun} of at least {least}"
-    if name == "compression":
-        return f"{rule} (1 keeps everything) or 'auto'"
-    return f"{rule} or None" if name in _OPEN else rule
 
 
 @contextmanager
@@ -136,87 +93,35 @@ class _TicketEstimator(BaseEstimator):  # type: ignore[misc]
         names = ("widths", "search_epochs", "search_lr", "finetune_epochs", "batch_size")
         given = {name: getattr(self, name) for name in (*names, "init_scale")}
         if given["widths"] is not None:
-            given["widths"] = self._widths()
+            given["widths"] = parameters.widths(given["widths"])
         return recipes.resolve(n_rows, preset=self.preset, regime=self.regime, given=given)
 
-    def _config(self, recipe: Recipe, compression: float, loss: objectives.Loss) -> TicketConfig:
-        criterion = self.criterion
-        if not callable(criterion):
-            if criterion not in criteria.CRITERIA:
-                raise InputError(
-                    f"criterion must be a callable or one of {', '.join(criteria.CRITERIA)}, "
-                    f"got {criterion!r}"
-                )
-            criterion = criteria.CRITERIA[criterion]
+    def _config(self, recipe: Recipe, loss: objectives.Loss) -> TicketConfig:
+        """Return the configuration at the lowest compression."""
         common: dict[str, Any] = {
             "batch_size": recipe.batch_size,
             "loss": loss,
             "precision": self.precision,
         }
-        searching = PhaseConfig(
-            epochs=recipe.search_epochs,
-            optimizer=SGD(lr=recipe.search_lr),
-            contrastive_weight=self.contrastive_weight if self._contrastive else 0.0,
-            temperature=self.temperature if self._contrastive else 1.0,
-            **common,
-        )
-        finetuning = PhaseConfig(
-            epochs=recipe.finetune_epochs,
-            optimizer=AdamW(lr=self.finetune_lr, weight_decay=self.weight_decay),
-            snapshots=self.snapshots,
-            **common,
-        )
         return TicketConfig(
-            search=searching,
-            finetune=finetuning,
-            compression=compression,
-            criterion=criterion,
+            search=PhaseConfig(
+                epochs=recipe.search_epochs,
+                optimizer=SGD(lr=recipe.search_lr),
+                contrastive_weight=self.contrastive_weight if self._contrastive else 0.0,
+                temperature=self.temperature if self._contrastive else 1.0,
+                **common,
+            ),
+            finetune=PhaseConfig(
+                epochs=recipe.finetune_epochs,
+                optimizer=AdamW(lr=self.finetune_lr, weight_decay=self.weight_decay),
+                snapshots=self.snapshots,
+                **common,
+            ),
+            compression=1,
+            criterion=parameters.criterion(self.criterion),
             rewind=self.rewind,
             init_scale=recipe.init_scale,
         )
-
-    def _check_parameters(self) -> None:
-        """Refuse what cannot work before any row is read."""
-        for name, (least, most, kind) in _RANGES.items():
-            value: Any = _plain(getattr(self, name, None))
-            if value is None and name in _OPEN:
-                continue
-            if name == "compression" and isinstance(value, str) and value == "auto":
-                continue
-            fits = isinstance(value, kind) and not isinstance(value, (bool, np.bool_))
-            if hasattr(self, name) and not (fits and least <= value <= most):
-                raise InputError(f"{name} must be {_rule(name)}, got {value!r}")
-        for name in ("preset", "regime", "rewind"):
-            value = getattr(self, name)
-            if not isinstance(value, str) and (value is not None or name == "rewind"):
-                raise InputError(f"{name} must be a string, got {value!r}")
-        views = getattr(self, "views", None)
-        if not (views is None or callable(views) or isinstance(views, Mapping)):
-            raise InputError(f"views must be a callable or a dict of callables, got {views!r}")
-        if self.widths is not None:
-            self._widths()
-        if self.precision not in get_args(Precision):
-            raise InputError(f"precision must be 'fp32' or 'bf16', got {self.precision!r}")
-        if not isinstance(self.checkpoint_dir, (str, Path, type(None))):
-            raise InputError(f"checkpoint_dir must be a path or None, got {self.checkpoint_dir!r}")
-        if self.checkpoint_dir is not None and not isinstance(self.random_state, (int, np.integer)):
-            raise InputError(
-                "checkpoint_dir needs an integer random_state, since a resumed fit must draw the "
-                f"same numbers, got random_state={self.random_state!r}"
-            )
-        devices.pick(self.device)
-
-    def _widths(self) -> tuple[int, ...]:
-        try:
-            widths = tuple(operator.index(w) for w in self.widths)
-        except TypeError:
-            widths = ()
-        if not widths or min(widths) < 1:
-            raise InputError(
-                "widths must be the sizes of at least one hidden layer, such as (512, 512), "
-                f"got {self.widths!r}"
-            )
-        return widths
 
     def _read(self, X: ArrayLike, *, reset: bool) -> Any:
         """Validate X and return it as something `encode_frame` takes."""
@@ -305,116 +210,39 @@ class _TicketEstimator(BaseEstimator):  # type: ignore[misc]
         data = Data(train=(x, y[rows]), validation=pair, weight=row_weight)
 
         recipe = self._recipe(len(rows))
+        config = self._config(recipe, loss)
+        view = self._view(x.to(devices.pick(self.device)))
+        folder = self.checkpoint_dir and Path(self.checkpoint_dir)
         tickets: list[Ticket] = []
-        chosen: float | None = None if auto else float(self.compression)
+        compressions = AUTO_COMPRESSIONS if auto else (float(self.compression),)
         with PhaseProgress() if self.verbose else nullcontext() as progress:
             for i in range(self.n_tickets):
-                if isinstance(progress, PhaseProgress) and self.n_tickets > 1:
-                    progress.title = f"ticket {i + 1}/{self.n_tickets}"
-                left = self.n_tickets - i
                 limit = None
                 if self.time_limit is not None:
-                    limit = max(self.time_limit - (time.monotonic() - begin), 0.0) / left
-                candidates = AUTO_COMPRESSIONS if chosen is None else (chosen,)
-                found = self._find(
+                    left = self.time_limit - (time.monotonic() - begin)
+                    limit = max(left, 0.0) / (self.n_tickets - i)
+                if progress is not None and self.n_tickets > 1:
+                    progress.title = f"ticket {i + 1}/{self.n_tickets}"
+                found = find_tickets(
                     data,
                     n_outputs,
-                    recipe,
-                    candidates,
-                    loss,
-                    derive(seed, "ticket", i),
-                    i,
-                    limit,
-                    progress,
+                    recipe.widths,
+                    config,
+                    compressions,
+                    seed=derive(seed, "ticket", i),
+                    view=view,
+                    device=self.device,
+                    checkpoint_dir=folder and folder / f"ticket-{i}",
+                    progress=progress,
+                    time_limit=limit,
                 )
-                if chosen is None:
-                    chosen, ticket = self._smallest(found, data)
-                else:
-                    ticket = found[chosen]
-                tickets.append(ticket)
-        assert chosen is not None
-        self._keep(tickets, chosen, recipe, len(rows), time.monotonic() - begin)
+                if len(compressions) > 1:  # the first ticket chooses for all
+                    errors = {r: row_errors(ticket, data) for r, ticket in found.items()}
+                    self.validation_errors_ = {r: float(e.mean()) for r, e in errors.items()}
+                    compressions = (smallest_near_best(errors),)
+                tickets.append(found[compressions[0]])
+        self._keep(tickets, compressions[0], recipe, len(rows), time.monotonic() - begin)
         return self
-
-    def _find(
-        self,
-        data: Data,
-        n_outputs: int,
-        recipe: Recipe,
-        compressions: Sequence[float],
-        loss: objectives.Loss,
-        seed: int,
-        index: int,
-        limit: float | None,
-        progress: Any,
-    ) -> dict[float, Ticket]:
-        """One search, one ticket a compression."""
-        with torch.device("meta"):  # torch's own initialisation would move its global generator
-            network = MLP(data.train[0].shape[1], n_outputs, widths=recipe.widths)
-        initialise_(network.to_empty(device="cpu"), generator=stream(seed, "init"))
-        names = [f"encoder.{i}.weight" for i in range(0, 3 * len(recipe.widths), 3)]
-        configs = {r: self._config(recipe, r, loss) for r in compressions}
-        feasible = {}
-        for r, config in configs.items():
-            try:
-                density_for(config, network, names)
-                feasible[r] = config
-            except InputError:
-                if len(configs) == 1:
-                    raise
-        if not feasible:
-            raise InputError(
-                f"compression='auto' tries {AUTO_COMPRESSIONS} and none leaves a weight in every "
-                "layer; use a wider network or compression=1"
-            )
-        folder = (
-            None if self.checkpoint_dir is None else Path(self.checkpoint_dir) / f"ticket-{index}"
-        )
-        common: dict[str, Any] = {
-            "seed": seed,
-            "view": self._view(data.train[0].to(devices.pick(self.device))),
-            "device": self.device,
-            "checkpoint_dir": folder,
-            "progress": progress,
-        }
-        first = next(iter(feasible.values()))
-        start = time.monotonic()
-        costs = [0.0, *([float(recipe.finetune_epochs)] * len(feasible))]
-        if any(r > 1 for r in feasible):
-            costs[0] = recipe.search_epochs * (2.0 if first.search.contrastive_weight else 1.0)
-        ends = start + (limit or 0.0) * np.cumsum(costs) / (sum(costs) or 1.0)
-        deadlines = [math.inf] * len(costs) if limit is None else [float(end) for end in ends]
-        if costs[0]:
-            searched = search(network, data, first, deadline=deadlines[0], **common)
-        else:
-            state = {k: v.detach().clone() for k, v in network.state_dict().items()}
-            searched = Searched(start=state, state=state, kept=state, history=[], complete=True)
-        return {
-            r: prune(network, data, searched, config, deadline=deadline, **common)
-            for (r, config), deadline in zip(feasible.items(), deadlines[1:], strict=True)
-        }
-
-    def _row_errors(self, ticket: Ticket, data: Data) -> NDArray[np.float64]:
-        """Return one error a validation row: 0/1 for classes, squared for numbers."""
-        assert data.validation is not None
-        x, y = data.validation
-        out = outputs(ticket.network.cpu(), x)
-        if y.dtype == torch.int64:
-            return (out.argmax(1) != y).double().numpy()
-        return (out.flatten() - y).double().square().numpy()
-
-    def _smallest(self, found: Mapping[float, Ticket], data: Data) -> tuple[float, Ticket]:
-        """Return the smallest ticket within one standard error of the best on validation rows."""
-        errors = {r: self._row_errors(ticket, data) for r, ticket in found.items()}
-        best = min(errors, key=lambda r: errors[r].mean())
-        spread = (
-            errors[best].std(ddof=1) / math.sqrt(len(errors[best]))
-            if len(errors[best]) > 1
-            else 0.0
-        )
-        near = [r for r, e in errors.items() if e.mean() <= errors[best].mean() + spread]
-        self.validation_errors_ = {r: float(e.mean()) for r, e in errors.items()}
-        return max(near), found[max(near)]
 
     def _keep(
         self, tickets: list[Ticket], chosen: float, recipe: Recipe, n_rows: int, seconds: float
@@ -433,15 +261,8 @@ class _TicketEstimator(BaseEstimator):  # type: ignore[misc]
                 self.masks_.append(mask)
             rows += [{"ticket": i, **row} for row in ticket.history]
         self.history_ = pd.DataFrame(rows)
-        packed = model_directory.pack(self.members_, self.masks_)
-        first = tickets[0]
-        searched = first.searched
-        scaled = {n: searched.start[n] * recipe.init_scale for n in first.mask}
-        pruned = chosen > 1
         self.density_ = masks.density(self.masks_[0])
-        total = sum(n_parameters(network) for network in self.members_)
-        kept = sum(map(n_parameters_kept, self.members_, self.masks_))
-        self.n_parameters_kept_ = kept
+        self.n_parameters_kept_ = sum(map(n_parameters_kept, self.members_, self.masks_))
         self.summary_: dict[str, Any] = {
             "rows": n_rows,
             "columns": len(feature_names(self.preparation_)),
@@ -449,21 +270,9 @@ class _TicketEstimator(BaseEstimator):  # type: ignore[misc]
             "widths": list(recipe.widths),
             "compression": chosen,
             "density": self.density_,
-            "parameters": total,
-            "parameters_kept": kept,
-            "model_compression": total / kept,
-            "members": len(self.members_),
-            "bytes": sum(t.numel() * t.element_size() for t in packed.values()),
+            **sizes(self.members_, self.masks_),
             "batch_size": recipe.batch_size,
-            "search_epochs": len(searched.history),
-            "finetune_epochs": len(first.history) - len(searched.history),
-            "weight_movement": weight_movement(scaled, searched.state, first.mask)
-            if pruned
-            else None,
-            "start_mask_overlap": start_mask_overlap(searched.start, first.mask)
-            if pruned
-            else None,
-            "complete": all(ticket.complete for ticket in tickets),
+            **training(tickets, recipe.init_scale),
             "seconds": seconds,
         }
         if not self.summary_["complete"]:
@@ -488,19 +297,9 @@ class _TicketEstimator(BaseEstimator):  # type: ignore[misc]
         return results
 
     def _description(self) -> dict[str, Any]:
-        parameters = {}
-        for name, value in self.get_params(deep=False).items():
-            value = str(value) if isinstance(value, Path) else _plain(value)  # noqa: PLW2901
-            if isinstance(value, dict):
-                value = {"dict": [[_plain(k), _plain(v)] for k, v in value.items()]}  # noqa: PLW2901
-            elif isinstance(value, (list, tuple, np.ndarray)):
-                value = list(map(_plain, value))  # noqa: PLW2901
-            with suppress(TypeError):  # callables and random states are not saved
-                json.dumps(value)
-                parameters[name] = value
         return {
             "estimator": type(self).__name__,
-            "parameters": parameters,
+            "parameters": parameters.to_json(self.get_params(deep=False)),
             "preparation": self.preparation_,
             "feature_names_in": list(map(str, getattr(self, "feature_names_in_", []))),
             "summary": self.summary_,
@@ -547,10 +346,6 @@ class _TicketEstimator(BaseEstimator):  # type: ignore[misc]
         tags.input_tags.string = True
         tags.non_deterministic = False
         return tags
-
-
-def _plain(value: Any) -> Any:
-    return value.item() if isinstance(value, np.generic) else value
 
 
 def _show(value: Any) -> str:
@@ -731,7 +526,7 @@ class TicketClassifier(ClassifierMixin, _TicketEstimator):  # type: ignore[misc]
         Raises:
             InputError: data or parameters that cannot be used; a ValueError.
         """
-        self._check_parameters()
+        parameters.check(self.get_params(deep=False))
         X = self._read(X, reset=True)
         y = _labels(y, len(X), "y")
         weight, rows = _kept_rows(sample_weight, X)
@@ -740,7 +535,7 @@ class TicketClassifier(ClassifierMixin, _TicketEstimator):  # type: ignore[misc]
         if len(self.classes_) < 2:
             raise InputError(
                 "a classifier needs at least 2 classes, got one class: "
-                f"{_plain(self.classes_[0])!r}"
+                f"{parameters.plain(self.classes_[0])!r}"
             )
         if self.class_weight is not None:
             by_row = self._class_weights(y)[codes]
@@ -912,7 +707,7 @@ class TicketRegressor(RegressorMixin, _TicketEstimator):  # type: ignore[misc]
         y_val: ArrayLike = None,
     ) -> Self:
         """Find a ticket for the table. Arguments as for `TicketClassifier.fit`; y is numeric."""
-        self._check_parameters()
+        parameters.check(self.get_params(deep=False))
         X = self._read(X, reset=True)
         target = _numbers(y, len(X), "y")
         weight, rows = _kept_rows(sample_weight, X)
@@ -959,86 +754,10 @@ def _numbers(y: ArrayLike, n: int, name: str) -> NDArray[np.float64]:
     except (TypeError, ValueError) as err:
         raise InputError(
             f"a regression target must be numbers, got {values.dtype} values such as "
-            f"{_plain(values[0])!r}"
+            f"{parameters.plain(values[0])!r}"
         ) from err
     with _refusing():
         assert_all_finite(values, input_name=name)
     if len(values) != n:
         raise InputError(f"X and {name} must have equal length, got {n} and {len(values)}")
     return values
-
-
-def load(path: str | Path) -> TicketClassifier | TicketRegressor:
-    """Return the estimator that `save` wrote. Never unpickles.
-
-    Raises:
-        InputError: not a model folder, damaged, truncated, or of a newer format.
-    """
-    path = Path(path)
-    description, history, members, member_masks = model_directory.read(path)
-    try:
-        return _restored(description, history, members, member_masks)
-    except InputError as err:
-        raise InputError(f"{path}: {err}") from err
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as err:
-        raise InputError(
-            f"{path} must be a model folder written by secateurs, but its model.json is damaged "
-            f"({type(err).__name__})"
-        ) from err
-
-
-def _restored(
-    description: dict[str, Any],
-    history: dict[str, list[Any]],
-    members: list[MLP],
-    member_masks: list[Mask],
-) -> TicketClassifier | TicketRegressor:
-    """Return a fitted estimator; raise one of many errors where the description is not one."""
-    known: dict[str, type[TicketClassifier | TicketRegressor]] = {
-        "TicketClassifier": TicketClassifier,
-        "TicketRegressor": TicketRegressor,
-    }
-    parameters: dict[str, Any] = {}
-    for name, value in description["parameters"].items():
-        parameters[name] = dict(map(tuple, value["dict"])) if isinstance(value, dict) else value
-        if isinstance(value, list):
-            parameters[name] = tuple(value)
-    estimator = known[description["estimator"]](**parameters)
-    estimator.preparation_ = check(description["preparation"])
-    names = input_names(estimator.preparation_)
-    estimator.n_features_in_ = len(names)
-    if description["feature_names_in"]:
-        _must(description["feature_names_in"] == names, "other feature names")
-        estimator.feature_names_in_ = np.array(names, dtype=object)
-    summary = description["summary"]
-    _must(type(summary) is dict and 1 <= summary["compression"] < math.inf, "no summary")
-    estimator.summary_, estimator.compression_ = summary, float(summary["compression"])
-    _must(all(type(column) is list for column in history.values()), "no history")
-    estimator.history_ = pd.DataFrame(history)
-    if isinstance(estimator, TicketClassifier):
-        classes = description["classes"]
-        dtype, values = np.dtype(str(classes["dtype"])), classes["values"]
-        n_outputs = len(values)
-        # before anything is allocated for them
-        _must(n_outputs == members[0].decoder.out_features, "another number of classes")
-        _must(dtype.kind in "biufUO" and dtype.itemsize < 2**16, "no type of labels")
-        estimator.classes_ = np.array(values, dtype=dtype)
-        _must(np.unique(estimator.classes_).tolist() == values, "no classes")
-    else:
-        target = description["target"]
-        mean, scale = float(target["mean"]), float(target["scale"])
-        _must(math.isfinite(mean) and 0 < scale < math.inf, "no target")
-        estimator.target_mean_, estimator.target_scale_ = mean, scale
-        n_outputs = 1
-    _must(members[0].decoder.out_features == n_outputs, "another number of outputs")
-    n_inputs: Any = members[0].encoder[0].in_features
-    _must(n_inputs == width(estimator.preparation_), "another number of inputs")
-    estimator.members_, estimator.masks_ = members, member_masks
-    estimator.density_ = masks.density(member_masks[0])
-    estimator.n_parameters_kept_ = sum(map(n_parameters_kept, members, member_masks))
-    return estimator
-
-
-def _must(condition: bool, otherwise: str) -> None:  # noqa: FBT001
-    if not condition:
-        raise ValueError(otherwise)

@@ -37,6 +37,7 @@ __all__ = [
     "density_for",
     "find_ticket",
     "keep_step",
+    "not_searched",
     "prune",
     "search",
 ]
@@ -250,6 +251,12 @@ def _beyond(step: int) -> InputError:
     )
 
 
+def not_searched(network: nn.Module) -> Searched:
+    """Return the outcome of a search of no epochs: the start itself."""
+    start = {key: t.detach().clone() for key, t in network.state_dict().items()}
+    return Searched(start=start, state=start, kept=start, history=[], complete=True)
+
+
 def search(
     network: nn.Module,
     data: Data,
@@ -286,7 +293,7 @@ def search(
         else _fingerprint(network, moved, config.search, view, config.init_scale, at, name, seed)
     )
     if not config.search.epochs:
-        return Searched(start=start, state=start, kept=start, history=[], complete=True)
+        return not_searched(network)
     scale_(network, config.init_scale)
     trained = train(
         network,
@@ -481,8 +488,7 @@ def find_ticket(
         share = searching / (searching * rounds + config.finetune.epochs or 1)
         deadlines = [begin + time_limit * share, begin + time_limit]
     if config.compression == 1:
-        start = {key: t.detach().clone() for key, t in network.state_dict().items()}
-        searched = Searched(start=start, state=start, kept=start, history=[], complete=True)
+        searched = not_searched(network)
     else:
         searched = search(network, data, config, deadline=deadlines[0], **common)
     return prune(network, data, searched, config, deadline=deadlines[1], **common)

@@ -20,6 +20,8 @@ import pyarrow as pa
 import pyarrow.feather
 import pyarrow.parquet
 import sklearn.datasets
+from numpy.typing import NDArray
+from sklearn.utils.multiclass import check_classification_targets
 
 from secateurs.errors import InputError
 
@@ -322,10 +324,10 @@ def _listing(names: list[str]) -> str:
     return shown if len(names) <= 8 else f"{shown} and {len(names) - 8} more"
 
 
-def check_classes(y: _Series) -> None:
-    """Refuse a class that a single row stands for: nothing can be learnt or measured about it.
+def check_classes(y: "_Series | NDArray[Any]") -> None:
+    """Refuse numbers with fractions, and classes of one row: nothing can be learnt about those.
 
-    Errors: InputError that names the first such class.
+    Errors: InputError that names the first such class, or what was found instead of classes.
 
     >>> check_classes(pd.Series(["a", "a", "b", "b"]))
     >>> check_classes(pd.Series(["a", "a", "b"]))
@@ -333,7 +335,14 @@ def check_classes(y: _Series) -> None:
     ...
     secateurs.errors.InputError: every class needs at least 2 rows, got 1 of class 'b'; merge it ...
     """
-    counts = pd.Series(y).value_counts(sort=False)
+    y = pd.Series(y)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # many classes may be meant
+            check_classification_targets(y.to_numpy())
+    except (TypeError, ValueError) as err:
+        raise InputError(" ".join(str(err).split())) from err
+    counts = y.value_counts(sort=False)
     for label in counts.index[counts == 1]:
         shown = label.item() if isinstance(label, np.generic) else label
         raise InputError(

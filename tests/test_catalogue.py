@@ -1,0 +1,24 @@
+from pathlib import Path
+
+import pytest
+
+from secateurs.catalogue import data_root, listed
+from secateurs.cli import TOPICS
+
+
+@pytest.mark.parametrize("topic", TOPICS)
+def test_every_thing_has_a_line(topic, tmp_path, monkeypatch):
+    monkeypatch.setenv("SECATEURS_DATA", str(tmp_path))
+    found = listed(topic)
+    assert found
+    assert all(line and "\n" not in line for line in found.values())
+
+
+def test_data_are_looked_for_where_the_user_said(monkeypatch):
+    monkeypatch.setenv("SECATEURS_DATA", "/a")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/b")
+    assert data_root() == Path("/a")
+    monkeypatch.delenv("SECATEURS_DATA")
+    assert data_root() == Path("/b/secateurs")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert data_root() == Path.home() / ".cache" / "secateurs"
