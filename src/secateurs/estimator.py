@@ -5,8 +5,8 @@ import html
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -17,18 +17,14 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.model_selection import train_test_split
 from sklearn.utils import Tags, check_random_state, compute_class_weight
-from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import (
-    _check_sample_weight,
-    assert_all_finite,
     check_is_fitted,
-    column_or_1d,
     validate_data,
 )
 from torch import Tensor
 
 from secateurs import device as devices
-from secateurs import masks, model_directory, objectives, parameters, recipes
+from secateurs import masks, model_directory, objectives, parameters, recipes, validation
 from secateurs.data.batches import Data
 from secateurs.data.prepare import encode_frame, fit_preparation, to_frame
 from secateurs.data.views import ColumnViews, View, corruption, of_columns
@@ -52,11 +48,11 @@ from secateurs.tabular import (
 )
 from secateurs.tickets import Ticket, TicketConfig
 from secateurs.training import PhaseConfig, outputs
+from secateurs.validation import ArrayLike
 
 __all__ = [
     "AUTO_COMPRESSIONS",
     "AUTO_VAL_FRACTION",
-    "ArrayLike",
     "Criterion",
     "TicketClassifier",
     "TicketRegressor",
@@ -65,19 +61,7 @@ __all__ = [
 AUTO_COMPRESSIONS = (2.0, 4.0, 8.0, 16.0, 32.0)
 AUTO_VAL_FRACTION = 0.2
 
-ArrayLike = Any
 Criterion = Literal["magnitude", "random"] | Callable[..., masks.Scores]
-
-
-@contextmanager
-def _refusing() -> Iterator[None]:
-    """Turn what scikit-learn's validation raises into our own error of one line."""
-    try:
-        yield
-    except InputError:
-        raise
-    except (TypeError, ValueError) as err:
-        raise InputError(" ".join(str(err).split())[:300]) from err
 
 
 def _is_frame(X: object) -> bool:
@@ -130,7 +114,7 @@ class _TicketEstimator(BaseEstimator):  # type: ignore[misc]
         if not _is_frame(X):
             if isinstance(X, (list, tuple)):
                 X = np.array(X, dtype=object)  # rows of numbers and words stay what they are
-            with _refusing():
+            with validation.refusing():
                 return validate_data(
                     self, X, reset=reset, dtype=None, ensure_all_finite="allow-nan"
                 )
@@ -143,7 +127,7 @@ class _TicketEstimator(BaseEstimator):  # type: ignore[misc]
                 frame = frame[names]  # another order is fine
             else:
                 encode_frame(self.preparation_, frame.iloc[:0])  # raises, naming the columns
-        with _refusing():
+        with validation.refusing():
             return validate_data(self, frame, reset=reset, skip_check_array=True)
 
     def __sklearn_is_fitted__(self) -> bool:
@@ -183,7 +167,7 @@ class _TicketEstimator(BaseEstimator):  # type: ignore[misc]
         y: Tensor,
         n_outputs: int,
         weight: NDArray[np.float64] | None,
-        validation: tuple[ArrayLike, Tensor] | None,
+        watched: tuple[ArrayLike, Tensor] | None,
         strata: NDArray[Any] | None,
         loss: objectives.Loss,
     ) -> Self:
@@ -196,17 +180,17 @@ class _TicketEstimator(BaseEstimator):  # type: ignore[misc]
             else check_random_state(self.random_state).randint(2**31 - 1)
         )
         fraction = self.val_fraction or (AUTO_VAL_FRACTION if auto else 0.0)
-        rows, held = self._split(len(y), strata, 0.0 if validation is not None else fraction, seed)
+        rows, held = self._split(len(y), strata, 0.0 if watched is not None else fraction, seed)
         frame = to_frame(X)
         self.preparation_ = fit_preparation(frame.iloc[rows])
         x = torch.from_numpy(encode_frame(self.preparation_, frame.iloc[rows]))
         pair = None
-        if validation is not None:
-            pair = (self._encode(validation[0]), validation[1])
+        if watched is not None:
+            pair = (self._encode(watched[0]), watched[1])
         elif len(held):
             x_held = torch.from_numpy(encode_frame(self.preparation_, frame.iloc[held]))
             pair = (x_held, y[held])
-        row_weight = None if weight is None else _relative(weight[rows])
+        row_weight = None if weight is None else validation.relative(weight[rows])
         data = Data(train=(x, y[rows]), validation=pair, weight=row_weight)
 
         recipe = self._recipe(len(rows))
@@ -350,31 +334,6 @@ class _TicketEstimator(BaseEstimator):  # type: ignore[misc]
 
 def _show(value: Any) -> str:
     return f"{value:,.4g}" if isinstance(value, float) else f"{value}"
-
-
-def _kept_rows(
-    sample_weight: ArrayLike, X: Any
-) -> tuple[NDArray[np.float64] | None, NDArray[np.intp]]:
-    """Return weights without zeros, and the rows they belong to."""
-    n = len(X)
-    if sample_weight is None:
-        return None, np.arange(n)
-    with _refusing():
-        weight = _check_sample_weight(
-            sample_weight, np.empty((n, 1)), dtype=np.float64, ensure_non_negative=True
-        )
-    rows = np.flatnonzero(weight)
-    if not len(rows):
-        raise InputError("sample_weight must be positive for some row, got zeros only")
-    return weight[rows], rows
-
-
-def _relative(weight: NDArray[np.float64] | None) -> Tensor | None:
-    """Return weights of mean 1; equal weights equal none, to the bit."""
-    if weight is None or (weight == weight[0]).all():
-        return None
-    weight = weight / weight.max()  # a mean of huge weights would overflow
-    return torch.from_numpy(weight / weight.mean()).float()
 
 
 def _is_pair(X_val: ArrayLike, y_val: ArrayLike) -> bool:
@@ -528,8 +487,8 @@ class TicketClassifier(ClassifierMixin, _TicketEstimator):  # type: ignore[misc]
         """
         parameters.check(self.get_params(deep=False))
         X = self._read(X, reset=True)
-        y = _labels(y, len(X), "y")
-        weight, rows = _kept_rows(sample_weight, X)
+        y = validation.labels(y, len(X), "y")
+        weight, rows = validation.kept_rows(sample_weight, X)
         X, y = _rows(X, rows), y[rows]
         self.classes_, codes = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
@@ -540,19 +499,19 @@ class TicketClassifier(ClassifierMixin, _TicketEstimator):  # type: ignore[misc]
         if self.class_weight is not None:
             by_row = self._class_weights(y)[codes]
             weight = by_row if weight is None else weight * by_row
-        validation = None
+        watched = None
         if _is_pair(X_val, y_val):
-            seen = _labels(y_val, len(X_val), "y_val")
+            seen = validation.labels(y_val, len(X_val), "y_val")
             unknown = np.setdiff1d(seen, self.classes_)
             if len(unknown):
                 raise InputError(f"y_val must have the classes of y, got also {list(unknown)[:5]}")
-            validation = (X_val, torch.from_numpy(np.searchsorted(self.classes_, seen)))
+            watched = (X_val, torch.from_numpy(np.searchsorted(self.classes_, seen)))
         self._fit(
             X,
             torch.from_numpy(codes.astype(np.int64)),
             len(self.classes_),
             weight,
-            validation,
+            watched,
             codes,
             objectives.cross_entropy,
         )
@@ -567,7 +526,7 @@ class TicketClassifier(ClassifierMixin, _TicketEstimator):  # type: ignore[misc]
             for value in given.values()
         ):
             raise InputError(f"class_weight must hold positive numbers by class, got {given!r}")
-        with _refusing():
+        with validation.refusing():
             weights: NDArray[np.float64] = compute_class_weight(given, classes=self.classes_, y=y)
         return weights
 
@@ -607,33 +566,6 @@ def _softmax(out: NDArray[np.float64]) -> NDArray[np.float64]:
     raised = np.exp(out - out.max(1, keepdims=True))
     normal: NDArray[np.float64] = raised / raised.sum(1, keepdims=True)
     return normal
-
-
-def _labels(y: ArrayLike, n: int, name: str) -> NDArray[Any]:
-    """Return [n] labels without missing values, as NumPy."""
-    if y is None:
-        raise InputError(f"a classifier requires {name} to be passed, but the target y is None")
-    with _refusing():
-        labels: NDArray[Any] = column_or_1d(np.asarray(y), warn=True)
-        if labels.dtype.kind == "f":
-            assert_all_finite(labels, input_name=name)
-    if labels.dtype.kind in "mM":
-        raise InputError(f"labels in {name} are dates or times ({labels.dtype}); make them strings")
-    missing = int(pd.isna(labels).sum())
-    if missing:
-        raise InputError(f"Input {name} contains NaN: {missing} missing labels; drop those rows")
-    if len(labels) != n:
-        raise InputError(f"X and {name} must have equal length, got {n} and {len(labels)}")
-    if labels.dtype == object:
-        types = sorted({type(value).__name__ for value in labels})
-        if len(types) > 1:
-            raise InputError(
-                f"labels in {name} must be of one type, got {', '.join(types)}; convert them first"
-            )
-        labels = pd.Series(labels, dtype=object).infer_objects().to_numpy()
-    with _refusing():
-        check_classification_targets(labels)
-    return labels
 
 
 class TicketRegressor(RegressorMixin, _TicketEstimator):  # type: ignore[misc]
@@ -709,8 +641,8 @@ class TicketRegressor(RegressorMixin, _TicketEstimator):  # type: ignore[misc]
         """Find a ticket for the table. Arguments as for `TicketClassifier.fit`; y is numeric."""
         parameters.check(self.get_params(deep=False))
         X = self._read(X, reset=True)
-        target = _numbers(y, len(X), "y")
-        weight, rows = _kept_rows(sample_weight, X)
+        target = validation.numbers(y, len(X), "y")
+        weight, rows = validation.kept_rows(sample_weight, X)
         X, target = _rows(X, rows), target[rows]
         if len(target) < 2:
             raise InputError("training needs at least 2 rows, got 1 sample; collect more rows")
@@ -720,10 +652,10 @@ class TicketRegressor(RegressorMixin, _TicketEstimator):  # type: ignore[misc]
                 f"a regression target must vary, got the constant {target[0]:g} in {len(target)} "
                 "rows; there is nothing to learn"
             )
-        validation = None
+        watched = None
         if _is_pair(X_val, y_val):
-            validation = (X_val, self._standardised(_numbers(y_val, len(X_val), "y_val")))
-        return self._fit(X, self._standardised(target), 1, weight, validation, None, objectives.mse)
+            watched = (X_val, self._standardised(validation.numbers(y_val, len(X_val), "y_val")))
+        return self._fit(X, self._standardised(target), 1, weight, watched, None, objectives.mse)
 
     def _standardised(self, target: NDArray[np.float64]) -> Tensor:
         return torch.from_numpy((target - self.target_mean_) / self.target_scale_).float()
@@ -738,26 +670,3 @@ class TicketRegressor(RegressorMixin, _TicketEstimator):  # type: ignore[misc]
         return super()._description() | {
             "target": {"mean": self.target_mean_, "scale": self.target_scale_}
         }
-
-
-def _numbers(y: ArrayLike, n: int, name: str) -> NDArray[np.float64]:
-    if y is None:
-        raise InputError(f"a regressor requires {name} to be passed, but the target y is None")
-    with _refusing():
-        values: NDArray[Any] = column_or_1d(np.asarray(y), warn=True)
-    if values.dtype.kind in "mM":
-        raise InputError(
-            f"a regression target must be numbers, got dates or times ({values.dtype})"
-        )
-    try:
-        values = values.astype(np.float64)
-    except (TypeError, ValueError) as err:
-        raise InputError(
-            f"a regression target must be numbers, got {values.dtype} values such as "
-            f"{parameters.plain(values[0])!r}"
-        ) from err
-    with _refusing():
-        assert_all_finite(values, input_name=name)
-    if len(values) != n:
-        raise InputError(f"X and {name} must have equal length, got {n} and {len(values)}")
-    return values
