@@ -1,4 +1,4 @@
-"""The documentation cannot rot: the Python blocks of README and docs run, in order, page by page."""
+"""The documentation cannot rot: Python blocks of README and docs run, in order, page by page."""
 
 import re
 from pathlib import Path

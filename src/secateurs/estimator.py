@@ -73,6 +73,55 @@ class _TicketEstimator(BaseEstimator):  # type: ignore[misc]
 
     _contrastive = False
 
+    def __init__(
+        self,
+        compression: float | Literal["auto"] = 8,
+        *,
+        preset: str | None = None,
+        init_scale: float = 0.25,
+        criterion: Criterion = "magnitude",
+        rewind: str = "start",
+        widths: Sequence[int] | None = None,
+        search_epochs: int | None = None,
+        search_lr: float | None = None,
+        finetune_epochs: int | None = None,
+        finetune_lr: float = 1e-3,
+        weight_decay: float = 1e-2,
+        batch_size: int | None = None,
+        snapshots: int = 1,
+        n_tickets: int = 1,
+        regime: str | None = None,
+        val_fraction: float = 0.0,
+        precision: Precision = "fp32",
+        device: str | None = None,
+        time_limit: float | None = None,
+        checkpoint_dir: str | Path | None = None,
+        random_state: Any = None,
+        verbose: int = 0,
+    ) -> None:
+        self.compression = compression
+        self.preset = preset
+        self.init_scale = init_scale
+        self.criterion = criterion
+        self.rewind = rewind
+        self.widths = widths
+        self.search_epochs = search_epochs
+        self.search_lr = search_lr
+        self.finetune_epochs = finetune_epochs
+        self.finetune_lr = finetune_lr
+        self.weight_decay = weight_decay
+        self.batch_size = batch_size
+        self.snapshots = snapshots
+        self.n_tickets = n_tickets
+        self.regime = regime
+        self.val_fraction = val_fraction
+        self.precision = precision
+        self.device = device
+        self.time_limit = time_limit
+        self.checkpoint_dir = checkpoint_dir
+        self.random_state = random_state
+        self.verbose = verbose
+
     def _recipe(self, n_rows: int) -> Recipe:
         names = ("widths", "search_epochs", "search_lr", "finetune_epochs", "batch_size")
         given = {name: getattr(self, name) for name in (*names, "init_scale")}
@@ -196,7 +245,7 @@ class _TicketEstimator(BaseEstimator):  # type: ignore[misc]
         recipe = self._recipe(len(rows))
         config = self._config(recipe, loss)
         view = self._view(x.to(devices.pick(self.device)))
-        folder = self.checkpoint_dir and Path(self.checkpoint_dir)
+        folder = None if self.checkpoint_dir is None else Path(self.checkpoint_dir)
         tickets: list[Ticket] = []
         compressions = AUTO_COMPRESSIONS if auto else (float(self.compression),)
         with PhaseProgress() if self.verbose else nullcontext() as progress:
@@ -437,33 +486,35 @@ class TicketClassifier(ClassifierMixin, _TicketEstimator):  # type: ignore[misc]
         random_state: Any = None,
         verbose: int = 0,
     ) -> None:
-        self.compression = compression
-        self.preset = preset
-        self.init_scale = init_scale
+        super().__init__(
+            compression,
+            preset=preset,
+            init_scale=init_scale,
+            criterion=criterion,
+            rewind=rewind,
+            widths=widths,
+            search_epochs=search_epochs,
+            search_lr=search_lr,
+            finetune_epochs=finetune_epochs,
+            finetune_lr=finetune_lr,
+            weight_decay=weight_decay,
+            batch_size=batch_size,
+            snapshots=snapshots,
+            n_tickets=n_tickets,
+            regime=regime,
+            val_fraction=val_fraction,
+            precision=precision,
+            device=device,
+            time_limit=time_limit,
+            checkpoint_dir=checkpoint_dir,
+            random_state=random_state,
+            verbose=verbose,
+        )
         self.contrastive_weight = contrastive_weight
         self.corruption_rate = corruption_rate
         self.temperature = temperature
-        self.criterion = criterion
-        self.rewind = rewind
-        self.widths = widths
-        self.search_epochs = search_epochs
-        self.search_lr = search_lr
-        self.finetune_epochs = finetune_epochs
-        self.finetune_lr = finetune_lr
-        self.weight_decay = weight_decay
-        self.batch_size = batch_size
-        self.snapshots = snapshots
-        self.n_tickets = n_tickets
         self.views = views
-        self.regime = regime
         self.class_weight = class_weight
-        self.val_fraction = val_fraction
-        self.precision = precision
-        self.device = device
-        self.time_limit = time_limit
-        self.checkpoint_dir = checkpoint_dir
-        self.random_state = random_state
-        self.verbose = verbose
 
     def fit(
         self,
@@ -580,55 +631,6 @@ class TicketRegressor(RegressorMixin, _TicketEstimator):  # type: ignore[misc]
     >>> reg.fit(X, y).predict(X).shape
     (442,)
     """
-
-    def __init__(
-        self,
-        compression: float | Literal["auto"] = 8,
-        *,
-        preset: str | None = None,
-        init_scale: float = 0.25,
-        criterion: Criterion = "magnitude",
-        rewind: str = "start",
-        widths: Sequence[int] | None = None,
-        search_epochs: int | None = None,
-        search_lr: float | None = None,
-        finetune_epochs: int | None = None,
-        finetune_lr: float = 1e-3,
-        weight_decay: float = 1e-2,
-        batch_size: int | None = None,
-        snapshots: int = 1,
-        n_tickets: int = 1,
-        regime: str | None = None,
-        val_fraction: float = 0.0,
-        precision: Precision = "fp32",
-        device: str | None = None,
-        time_limit: float | None = None,
-        checkpoint_dir: str | Path | None = None,
-        random_state: Any = None,
-        verbose: int = 0,
-    ) -> None:
-        self.compression = compression
-        self.preset = preset
-        self.init_scale = init_scale
-        self.criterion = criterion
-        self.rewind = rewind
-        self.widths = widths
-        self.search_epochs = search_epochs
-        self.search_lr = search_lr
-        self.finetune_epochs = finetune_epochs
-        self.finetune_lr = finetune_lr
-        self.weight_decay = weight_decay
-        self.batch_size = batch_size
-        self.snapshots = snapshots
-        self.n_tickets = n_tickets
-        self.regime = regime
-        self.val_fraction = val_fraction
-        self.precision = precision
-        self.device = device
-        self.time_limit = time_limit
-        self.checkpoint_dir = checkpoint_dir
-        self.random_state = random_state
-        self.verbose = verbose
 
     def fit(
         self,
