@@ -13,8 +13,9 @@ import pytest
 import torch
 from sklearn.datasets import load_iris
 
-from secateurs import cli, settings, workspace
+from secateurs import cli
 from secateurs.cli import main
+from secateurs.command import settings, workspace
 from secateurs.data.tables import read_table
 from secateurs.loading import load
 

@@ -15,14 +15,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from secateurs import __version__, settings
+from secateurs import __version__
+from secateurs.command import settings
 from secateurs.errors import CollapseWarning, InputError, TimeLimitWarning
 
 if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    from secateurs.comparison import Comparison, Estimator
+    from secateurs.command.comparison import Comparison, Estimator
 
 __all__ = ["TASKS", "TOPICS", "build_parser", "main"]
 
@@ -174,7 +175,7 @@ def _fit(args: argparse.Namespace) -> None:
     given = settings.parse(args.set)
     out: Path = args.out if args.out.name not in ("", "..") else args.out.resolve()
 
-    from secateurs.workspace import check_free, identity, ship, workspace
+    from secateurs.command.workspace import check_free, identity, ship, workspace
 
     check_free(out, overwrite=args.overwrite)  # before a long read
     X, y, estimator, source, why = _asked(args, given)
@@ -206,9 +207,9 @@ def _asked(
     args: argparse.Namespace, given: dict[str, Any]
 ) -> "tuple[pd.DataFrame, NDArray[Any], Estimator, dict[str, str], str]":
     """Return features, target, estimator, the data's names, and the line that tells the task."""
+    from secateurs.command.targets import as_classes, choose_task, plain
     from secateurs.data.tables import check_classes, read_table, split_target
     from secateurs.estimator import TicketClassifier, TicketRegressor
-    from secateurs.targets import as_classes, choose_task, plain
 
     kinds: dict[str, type[Estimator]]
     kinds = {"classification": TicketClassifier, "regression": TicketRegressor}
@@ -235,7 +236,7 @@ def _compare(
 ) -> "Comparison":
     from rich.console import Console
 
-    from secateurs.comparison import compare, table
+    from secateurs.command.comparison import compare, table
 
     def say(line: str) -> None:
         if not quiet:
@@ -332,9 +333,9 @@ def _predict(args: argparse.Namespace) -> None:
 def _evaluate(args: argparse.Namespace) -> None:
     import numpy as np
 
+    from secateurs.command.targets import as_classes, as_numbers, plain
     from secateurs.data.tables import read_table, split_target
     from secateurs.measures.quality import classification, regression
-    from secateurs.targets import as_classes, as_numbers, plain
 
     model = _load(args.model)
     table = read_table(args.data)
@@ -367,7 +368,7 @@ def _evaluate(args: argparse.Namespace) -> None:
 
 
 def _list(args: argparse.Namespace) -> None:
-    from secateurs.catalogue import listed
+    from secateurs.command.catalogue import listed
 
     for topic in TOPICS if args.topic is None else (args.topic,):
         if args.topic is None:

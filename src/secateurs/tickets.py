@@ -180,7 +180,9 @@ def _fingerprint(
     network: nn.Module, data: Data, phase: PhaseConfig, view: View | None, *parts: Any
 ) -> str:
     """Return a hash of everything that decides a phase: a checkpoint belongs to just one."""
-    digest = hashlib.sha256(json.dumps(_describe((phase, *parts)), sort_keys=True, default=repr).encode())
+    digest = hashlib.sha256(
+        json.dumps(_describe((phase, *parts)), sort_keys=True, default=repr).encode()
+    )
     tensors = [*network.state_dict().values(), *data.train, *(data.validation or ())]
     if view is not None and phase.contrastive_weight:
         # a view is any callable: what it does to a few rows is its description

@@ -5,9 +5,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from secateurs.command.targets import as_classes, as_numbers, choose_task, plain
 from secateurs.data.tables import check_classes
 from secateurs.errors import InputError
-from secateurs.targets import as_classes, as_numbers, choose_task, plain
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from secateurs.catalogue import data_root, listed
 from secateurs.cli import TOPICS
+from secateurs.command.catalogue import data_root, listed
 
 
 @pytest.mark.parametrize("topic", TOPICS)

@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from secateurs import workspace as home
-from secateurs.comparison import Comparison
+from secateurs.command import workspace as home
+from secateurs.command.comparison import Comparison
+from secateurs.command.workspace import NOT_IDENTITY, check_free, identity, ship, workspace
 from secateurs.errors import InputError
 from secateurs.estimator import TicketClassifier, TicketRegressor
 from secateurs.loading import load
-from secateurs.workspace import NOT_IDENTITY, check_free, identity, ship, workspace
 
 COMMAND = {"version": "1", "data": "a1", "settings": {"compression": 8}}
 
@@ -162,7 +162,7 @@ def test_full_folders_are_free_only_to_be_overwritten(tmp_path):
 HOLD = """
 import sys
 from pathlib import Path
-from secateurs.workspace import workspace
+from secateurs.command.workspace import workspace
 
 command = {"version": "1", "data": "a1", "settings": {"compression": 8}}
 with workspace(Path(sys.argv[1]), command, overwrite=False) as (partial, continues):

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from secateurs import __version__
 from secateurs.checkpoint import write_atomic
-from secateurs.comparison import Comparison, Estimator, folder_bytes, row_hashes
+from secateurs.command.comparison import Comparison, Estimator, folder_bytes, row_hashes
 from secateurs.errors import InputError
 from secateurs.model_directory import check_replaceable
 

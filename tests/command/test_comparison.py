@@ -12,7 +12,7 @@ from sklearn.metrics import accuracy_score, log_loss
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from secateurs.comparison import Comparison, Row, compare, hold_out, row_hashes, table
+from secateurs.command.comparison import Comparison, Row, compare, hold_out, row_hashes, table
 from secateurs.errors import InputError
 from secateurs.estimator import TicketClassifier, TicketRegressor
 from secateurs.loading import load

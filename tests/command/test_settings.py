@@ -1,8 +1,8 @@
 import pytest
 
+from secateurs.command.settings import check_names, parse
 from secateurs.errors import InputError
 from secateurs.estimator import TicketClassifier, TicketRegressor
-from secateurs.settings import check_names, parse
 
 
 @pytest.mark.parametrize(
