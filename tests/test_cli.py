@@ -231,7 +231,7 @@ def test_compare(tmp_path, capsys):
     out = tmp_path / "m"
     assert fit("sklearn:iris", out, "--compare") == 0
     said = capsys.readouterr()
-    for word in ("majority class", "logistic regression", "dense 2x16", "ticket 2x16, r=8"):
+    for word in ("majority class", "logistic regression", "dense 2x16", "IUNet 2x16, r=8"):
         assert word in said.out
     written = json.loads((out / "comparison.json").read_text())
     assert [len(written["models"]), written["rows_held_out"]] == [4, 30]
@@ -635,7 +635,7 @@ def test_a_killed_comparison_continues(uninterrupted, tmp_path, capsys):
     assert written["models"][-1] == row
     assert [model["model"] for model in written["models"]][2:] == [
         "dense 2x32",
-        "ticket 2x32, r=8",
+        "IUNet 2x32, r=8",
     ]
     assert run("predict", out, "sklearn:digits", "--out", tmp_path / "p.csv") == 0
     assert (tmp_path / "p.csv").read_bytes() == uninterrupted

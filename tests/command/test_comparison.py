@@ -35,13 +35,24 @@ def test_rows_and_order(iris):
         "majority class",
         "logistic regression",
         "dense 2x16",
-        "ticket 2x16, r=8",
+        "IUNet 2x16, r=8",
     ]
     assert (found.rows_trained, found.rows_held_out) == (120, 30)
     majority = found.models[0]
     assert majority.scores["accuracy"] == pytest.approx(1 / 3)
     assert majority.scores["log_loss"] == pytest.approx(np.log(3))
     assert (majority.parameters_kept, majority.bytes) == (3, 24)
+
+
+def test_the_papers_network_is_beside_a_parent_that_nobody_chose(tmp_path):
+    X, y = load_iris(return_X_y=True, as_frame=True)
+    small = TicketClassifier(search_epochs=0, finetune_epochs=1, random_state=0)
+    found = compare(small, X, y.to_numpy(), folder=tmp_path)
+    assert [row.model for row in found.models][2:] == [
+        "dense MLP_TAB 9x512",
+        "dense 2x512",
+        "IUNet 2x512, r=8",
+    ]
 
 
 def test_models_are_trained_on_one_side_and_measured_on_the_other(iris):
@@ -53,7 +64,7 @@ def test_models_are_trained_on_one_side_and_measured_on_the_other(iris):
     assert row.scores["accuracy"] == accuracy_score(y[held], proba.argmax(1))
     assert row.scores["log_loss"] == pytest.approx(log_loss(y[held], proba))
     assert row.parameters_kept == ticket.n_parameters_kept_
-    saved = folder / "compare-ticket" / "model"
+    saved = folder / "compare-IUNet" / "model"
     assert row.bytes == sum(path.stat().st_size for path in saved.iterdir())
     assert (load(saved).predict_proba(X.iloc[held]) == proba).all()
 

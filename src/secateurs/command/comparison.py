@@ -24,6 +24,7 @@ from secateurs.data.prepare import encode_frame, fit_preparation
 from secateurs.errors import InputError
 from secateurs.estimator import TicketClassifier, TicketRegressor
 from secateurs.measures.quality import classification, regression
+from secateurs.networks.dense import MLP_TAB
 from secateurs.seeds import derive
 
 __all__ = [
@@ -179,17 +180,21 @@ class _Models:
 
     def ticket(self) -> Row:
         """Return the asked model's row."""
-        return self._network("ticket", self.estimator.compression)
+        contrastive = self.estimator.get_params().get("contrastive_weight")
+        return self._network("IUNet" if contrastive else "ticket", self.estimator.compression)
 
     def dense(self) -> Row:
         """Return the row of the same network without pruning."""
-        asked = self.estimator.compression
-        return self._network("dense", asked if asked == 1 else 1)
+        return self._network("dense", 1)
 
-    def _network(self, kind: str, compression: Any) -> Row:
-        folder = self.folder / f"compare-{kind}"
+    def mlp_tab(self) -> Row:
+        """Return the row of the paper's network without pruning, by the asked recipe."""
+        return self._network("dense MLP_TAB", 1, widths=MLP_TAB)
+
+    def _network(self, kind: str, compression: Any, **changes: Any) -> Row:
+        folder = self.folder / f"compare-{kind.replace(' ', '-')}"
         model = clone(self.estimator)
-        model.set_params(compression=compression, checkpoint_dir=folder)
+        model.set_params(compression=compression, checkpoint_dir=folder, **changes)
         model.fit(*self.train)
         model.save(folder / "model")
         title = f"{kind} {widths_title(model.summary_['widths'])}"
@@ -292,7 +297,7 @@ def compare(
     ...         folder=Path(folder),
     ...     )
     >>> [row.model for row in found.models]
-    ['majority class', 'logistic regression', 'dense 2x8', 'ticket 2x8, r=8']
+    ['majority class', 'logistic regression', 'dense 2x8', 'IUNet 2x8, r=8']
     """
     seed = estimator.random_state
     if not isinstance(seed, (int, np.integer)):
@@ -307,6 +312,8 @@ def compare(
     phases = {"ticket": models.ticket, "dense": models.dense}
     if estimator.compression == 1:
         del phases["ticket"]  # the asked model is the dense one
+    if estimator.widths is None and estimator.preset != "paper":
+        phases["mlp_tab"] = models.mlp_tab
     phases |= {"linear": models.linear, "trivial": models.trivial}
     rows = []
     for i, (name, phase) in enumerate(phases.items(), start=1):
