@@ -19,6 +19,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, RidgeCV
 from sklearn.model_selection import train_test_split
 
+from secateurs import parameters
 from secateurs.checkpoint import write_atomic
 from secateurs.data.prepare import encode_frame, fit_preparation
 from secateurs.errors import InputError
@@ -302,6 +303,7 @@ def compare(
     seed = estimator.random_state
     if not isinstance(seed, (int, np.integer)):
         raise InputError(f"a comparison needs an integer random_state, got {seed!r}")
+    parameters.check(estimator.get_params(deep=False))
     y = np.asarray(y)
     classifies = isinstance(estimator, TicketClassifier)
     train, held = hold_out(y, stratify=classifies, seed=int(seed))
