@@ -806,6 +806,12 @@ def test_auto_is_the_rule_applied_to_single_fits(seed):
     assert finetunes.groupby("ticket").size().tolist() == [7, 7]
 
 
+def test_a_step_beyond_a_search_of_no_epochs_is_refused():
+    X, y = numbers(60)
+    clf = classifier(search_epochs=0, rewind="step:5")
+    refused("must lie within the search", clf.fit, X, y)
+
+
 def test_auto_holds_rows_out():
     X, y = numbers(100)
     assert classifier(compression="auto").fit(X, y).summary_["rows"] == 80

@@ -87,7 +87,7 @@ def find_tickets(
         "checkpoint_dir": checkpoint_dir,
         "progress": progress,
     }
-    if costs[0]:
+    if max(configs) > 1:  # a search of no epochs, too: it refuses a rewind to a later step
         first = next(iter(configs.values()))
         searched = search(network, data, first, deadline=deadlines[0], **common)
     else:
