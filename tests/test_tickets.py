@@ -112,15 +112,51 @@ def test_beta_lasso_with_a_scaled_start_is_refused_unless_asked():
 # --- limiting cases are simpler methods -----------------------------------------------------------
 
 
-@pytest.mark.parametrize("rewind", ["start", "none"])
-def test_compression_1_is_the_dense_network_to_the_bit(make_network, data, view, rewind):
-    config = replace(IUNET, compression=1, rewind=rewind)
+def test_compression_1_is_the_dense_network_to_the_bit(make_network, data, view):
+    config = replace(IUNET, compression=1)
     ticket = find_ticket(make_network(), data, config, view=view, seed=5)
     dense = make_network()
     train(dense, data, FINETUNE, name="finetune", seed=5, prunable=ENCODER)
     assert same(ticket.network.state_dict(), dense.state_dict())
     assert ticket.density == 1
     assert {row["phase"] for row in ticket.history} == {"finetune"}
+
+
+def test_compression_1_without_a_rewind_is_the_no_prune_ablation(make_network, data, view):
+    config = replace(IUNET, compression=1, rewind="none")
+    ticket = find_ticket(make_network(), data, config, view=view, seed=5)
+    searched = tickets.search(make_network(), data, IUNET, view=view, seed=5)
+    twin = make_network()
+    twin.load_state_dict(searched.state)
+    train(twin, data, FINETUNE, name="finetune", seed=5, prunable=ENCODER)
+    assert same(ticket.network.state_dict(), twin.state_dict())
+    assert ticket.density == 1
+
+
+def test_control_shuffled_keeps_the_counts_and_nothing_else(make_network, data, view):
+    plain = find_ticket(make_network(), data, IUNET, view=view, seed=5)
+    control = find_ticket(
+        make_network(), data, replace(IUNET, control="shuffled"), view=view, seed=5
+    )
+    assert masks.kept_per_layer(control.mask) == masks.kept_per_layer(plain.mask)
+    assert masks.iou(control.mask, plain.mask) < 0.5
+    assert same(control.start, plain.start)
+    masks.check_held(control.network.state_dict(), control.mask)
+    again = find_ticket(make_network(), data, replace(IUNET, control="shuffled"), view=view, seed=5)
+    assert same_ticket(again, control)
+
+
+def test_control_top_start_is_the_mask_of_the_largest_initial_weights(make_network, data, view):
+    control = find_ticket(
+        make_network(), data, replace(IUNET, control="top_start"), view=view, seed=5
+    )
+    plain = find_ticket(make_network(), data, IUNET, view=view, seed=5)
+    start = make_network().state_dict()
+    for name, kept in control.mask.items():
+        k = int(plain.mask[name].sum())
+        assert int(kept.sum()) == k
+        smallest_kept = start[name].abs()[kept].min()
+        assert int((start[name].abs() > smallest_kept).sum()) < k
 
 
 def test_compression_1_needs_no_rounds(make_network, data, tmp_path):

@@ -27,6 +27,7 @@ __all__ = [
     "ones",
     "pack",
     "shuffle",
+    "top_like",
     "unpack",
 ]
 
@@ -187,6 +188,21 @@ def shuffle(mask: Mapping[str, Tensor], *, generator: torch.Generator) -> Mask:
         order = torch.randperm(kept.numel(), generator=generator, device=generator.device)
         shuffled[name] = kept.flatten()[order.to(kept.device)].view(kept.shape)
     return shuffled
+
+
+def top_like(scores: Mapping[str, Tensor], mask: Mapping[str, Tensor]) -> Mask:
+    """Keep the highest scores, in each layer as many as `mask` keeps there.
+
+    With |start| as scores it is the mask of a search that moved nothing.
+
+    >>> top_like({"w": torch.tensor([3.0, 1.0, 2.0])}, {"w": torch.tensor([False, True, False])})
+    {'w': tensor([ True, False, False])}
+    """
+    found: Mask = {}
+    for name, kept in mask.items():
+        density = int(kept.sum()) / kept.numel()
+        found |= keep_top({name: scores[name]}, density) if density else {name: kept}
+    return found
 
 
 def iou(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> float:

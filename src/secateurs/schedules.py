@@ -1,8 +1,10 @@
 """Pruning schedules: the densities of the successive rounds. The last one is the target."""
 
+from collections.abc import Callable
+
 from secateurs.errors import InputError
 
-__all__ = ["Schedule", "geometric", "one_shot"]
+__all__ = ["SCHEDULES", "Schedule", "geometric", "one_shot"]
 
 Schedule = tuple[float, ...]
 
@@ -32,3 +34,6 @@ def geometric(density: float, *, rounds: int) -> Schedule:
     if rounds < 1:
         raise InputError(f"rounds must be at least 1, got {rounds}")
     return (*(density ** (i / rounds) for i in range(1, rounds)), density)
+
+
+SCHEDULES: dict[str, Callable[..., Schedule]] = {"one_shot": one_shot, "geometric": geometric}

@@ -28,10 +28,23 @@ from secateurs.tickets import (
     not_searched,
     prune,
     search,
+    searches,
 )
 from secateurs.training import Progress, outputs
 
-__all__ = ["find_tickets", "row_errors", "sizes", "smallest_near_best", "training"]
+__all__ = ["find_tickets", "row_errors", "sizes", "smallest_near_best", "start_network", "training"]
+
+
+def start_network(n_inputs: int, n_outputs: int, widths: Sequence[int], *, seed: int) -> MLP:
+    """Return the MLP that a seed starts from; no global generator is moved.
+
+    >>> start_network(4, 2, (8,), seed=0).decoder
+    Linear(in_features=8, out_features=2, bias=True)
+    """
+    with torch.device("meta"):  # torch's own initialisation would move its global generator
+        network = MLP(n_inputs, n_outputs, widths=widths)
+    initialise_(network.to_empty(device="cpu"), generator=stream(seed, "init"))
+    return network
 
 
 def find_tickets(
@@ -56,9 +69,7 @@ def find_tickets(
     Raises:
         InputError: as `find_ticket`, or no compression is possible.
     """
-    with torch.device("meta"):  # torch's own initialisation would move its global generator
-        network = MLP(data.train[0].shape[1], n_outputs, widths=widths)
-    initialise_(network.to_empty(device="cpu"), generator=stream(seed, "init"))
+    network = start_network(data.train[0].shape[1], n_outputs, widths, seed=seed)
     names = list(prunable(network, only="encoder.*"))
     configs = {}
     for compression in compressions:
@@ -75,7 +86,8 @@ def find_tickets(
             "layer; use a wider network or compression=1"
         )
     # a contrastive step costs two passes; the dense network is not searched
-    passes = (2.0 if config.search.contrastive_weight else 1.0) * (max(configs) > 1)
+    searching = any(map(searches, configs.values()))
+    passes = (2.0 if config.search.contrastive_weight else 1.0) * searching
     costs = [config.search.epochs * passes, *[float(config.finetune.epochs)] * len(configs)]
     shares = np.cumsum(costs) / (sum(costs) or 1.0)
     limit = math.inf if time_limit is None else time_limit
@@ -87,7 +99,7 @@ def find_tickets(
         "checkpoint_dir": checkpoint_dir,
         "progress": progress,
     }
-    if max(configs) > 1:  # a search of no epochs, too: it refuses a rewind to a later step
+    if searching:  # a search of no epochs, too: it refuses a rewind to a later step
         first = next(iter(configs.values()))
         searched = search(network, data, first, deadline=deadlines[0], **common)
     else:

@@ -22,13 +22,13 @@ from torch import nn
 
 from secateurs import criteria, masks, schedules
 from secateurs import device as devices
-from secateurs.data.batches import Data, epoch_batches
+from secateurs.data.batches import Data, batch_spans
 from secateurs.errors import InputError
 from secateurs.masks import Mask, Scores
 from secateurs.networks.init import initialise_, prunable, scale_
 from secateurs.optimizers import SGD, AdamW, BetaLasso
 from secateurs.seeds import stream
-from secateurs.training import PhaseConfig, Progress, State, Trained, View, train
+from secateurs.training import PhaseConfig, Progress, State, Trained, View, Watch, train
 
 __all__ = [
     "Searched",
@@ -40,6 +40,7 @@ __all__ = [
     "not_searched",
     "prune",
     "search",
+    "searches",
 ]
 
 
@@ -51,8 +52,8 @@ class TicketConfig:
         search: the phase before pruning; IUNet sets its `contrastive_weight` to 1 (and passes a
             view). Its `epochs=0` prunes at initialisation.
         finetune: the phase after the last pruning.
-        compression: r; 1/r of the weights are kept. At 1 the dense network is finetuned from its
-            start without a search.
+        compression: r; 1/r of the weights are kept. At 1 the dense network is finetuned, without
+            a search where the rewind undoes it; with rewind "none" that is the no-prune ablation.
         compression_of: "encoder" counts r over the prunable weights, "model" over all parameters.
         criterion: scores of the searched network, higher = keep; see `secateurs.criteria`.
         scope: whether scores compete globally or within their layer.
@@ -60,7 +61,9 @@ class TicketConfig:
         schedule: density -> densities of the rounds; see `secateurs.schedules`.
         rewind: where the kept weights go back to: "start" (the unscaled initial weights),
             "scaled_start" (those times init_scale), "step:K" (as after K steps of the search),
-            "none" (they keep their searched values), "random" (fresh initial weights).
+            "none" (they keep their searched values), "random" (fresh initial weights: a control).
+        control: instead of the mask found, "shuffled" has as many weights in each layer at random
+            places, "top_start" the largest initial ones; "none" is no control.
         init_scale: kappa, on the Linear and Conv weights at the start of the search (PIS).
     """
 
@@ -73,6 +76,7 @@ class TicketConfig:
     min_per_layer: int = 1
     schedule: Callable[[float], schedules.Schedule] = schedules.one_shot
     rewind: str = "start"
+    control: Literal["none", "shuffled", "top_start"] = "none"
     init_scale: float = 0.25
 
     def __post_init__(self) -> None:
@@ -86,6 +90,10 @@ class TicketConfig:
             )
         if self.scope not in ("global", "layer"):
             raise InputError(f"scope must be 'global' or 'layer', got {self.scope!r}")
+        if self.control not in ("none", "shuffled", "top_start"):
+            raise InputError(
+                f"control must be 'none', 'shuffled' or 'top_start', got {self.control!r}"
+            )
         if self.min_per_layer < 0:
             raise InputError(f"min_per_layer must be at least 0, got {self.min_per_layer}")
         if not 0 < self.init_scale < math.inf:
@@ -116,6 +124,17 @@ def keep_step(rewind: str) -> int | None:
             f"rewind must be 'start', 'scaled_start', 'step:K', 'none' or 'random', got {rewind!r}"
         )
     return int(number)
+
+
+def searches(config: TicketConfig) -> bool:
+    """Return whether anything of the search is left in the ticket.
+
+    A dense network that goes back to its start owes nothing to a search.
+
+    >>> searches(TicketConfig(compression=1)), searches(TicketConfig(compression=1, rewind="none"))
+    (False, True)
+    """
+    return config.compression > 1 or config.rewind == "none" or bool(keep_step(config.rewind))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -270,6 +289,7 @@ def search(
     device: str | torch.device | None = None,
     checkpoint_dir: Path | None = None,
     progress: Progress | None = None,
+    watch: Watch | None = None,
     deadline: float = math.inf,
 ) -> Searched:
     """Train the supernetwork from its scaled start: the first half of `find_ticket`.
@@ -284,10 +304,8 @@ def search(
     start = {key: t.detach().clone() for key, t in network.state_dict().items()}
     moved = data.to(where)
     at = keep_step(config.rewind)
-    batches = epoch_batches(
-        len(data.train[0]), config.search.batch_size, generator=torch.Generator()
-    )
-    if at is not None and at > config.search.epochs * sum(1 for _ in batches):
+    per_epoch = len(batch_spans(len(data.train[0]), config.search.batch_size))
+    if at is not None and at > config.search.epochs * per_epoch:
         raise _beyond(at)
     fingerprint = (
         ""
@@ -310,6 +328,7 @@ def search(
         save_to=checkpoint_dir and checkpoint_dir / "search.safetensors",
         fingerprint=fingerprint,
         progress=progress,
+        watch=watch,
         deadline=deadline,
     )
     if at is not None and trained.kept is None:
@@ -345,6 +364,14 @@ def _scores(network: nn.Module, config: TicketConfig, names: list[str], seed: in
     return config.criterion(network, **arguments)
 
 
+def _control(mask: Mask, start: State, config: TicketConfig, seed: int) -> Mask:
+    if config.control == "shuffled":
+        return masks.shuffle(mask, generator=stream(seed, "control"))
+    if config.control == "top_start":
+        return masks.top_like({name: start[name].abs() for name in mask}, mask)
+    return mask
+
+
 def prune(
     network: nn.Module,
     data: Data,
@@ -357,6 +384,7 @@ def prune(
     device: str | torch.device | None = None,
     checkpoint_dir: Path | None = None,
     progress: Progress | None = None,
+    watch: Watch | None = None,
     deadline: float = math.inf,
 ) -> Ticket:
     """Score, mask, rewind and finetune a searched network: the second half of `find_ticket`.
@@ -388,6 +416,8 @@ def prune(
                 scope=config.scope,
                 min_per_layer=config.min_per_layer,
             )
+        if last and density < 1:
+            mask = _control(mask, searched.start, config, seed)
         _rewind(network, searched, config, seed)
         start = {key: t.detach().clone() for key, t in network.state_dict().items()}
         masks.apply_(network, mask)
@@ -411,6 +441,7 @@ def prune(
             save_to=save_to,
             fingerprint=fingerprint or "",
             progress=progress,
+            watch=watch,
             deadline=deadline,
         )
         history += trained.history
@@ -489,8 +520,8 @@ def find_ticket(
         searching = config.search.epochs * (2 if config.search.contrastive_weight else 1)
         share = searching / (searching * rounds + config.finetune.epochs or 1)
         deadlines = [begin + time_limit * share, begin + time_limit]
-    if config.compression == 1:
-        searched = not_searched(network)
-    else:
+    if searches(config):
         searched = search(network, data, config, deadline=deadlines[0], **common)
+    else:
+        searched = not_searched(network)
     return prune(network, data, searched, config, deadline=deadlines[1], **common)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from secateurs import checkpoint, masks, objectives, optimizers
-from secateurs.data.batches import Data, epoch_batches
+from secateurs.data.batches import Data, batch_spans, epoch_batches
 from secateurs.data.views import View
 from secateurs.device import Precision, arithmetic
 from secateurs.errors import InputError
@@ -33,12 +33,16 @@ __all__ = [
     "State",
     "Trained",
     "View",
+    "Watch",
     "outputs",
+    "reestimate_statistics_",
     "train",
 ]
 
 State = dict[str, Tensor]
 Progress = Callable[[dict[str, Any], int], None]
+Watch = Callable[[nn.Module], dict[str, Any]]
+"""What else a history row tells: called with the network at the end of each epoch."""
 
 TILE = 128
 """Rows of a forward pass outside training: always this many, padded, so that the outputs of a row
@@ -130,6 +134,32 @@ def outputs(network: nn.Module, x: Tensor) -> Tensor:
         tiles.append(network(padded)[: len(tile)])
     network.train(was_training)
     return torch.cat(tiles)
+
+
+@torch.no_grad()
+def reestimate_statistics_(network: nn.Module, x: Tensor, *, batch_size: int) -> None:
+    """Set BatchNorm's running statistics to the mean over batches of `x`, in place.
+
+    A network that was pruned or rewound without training has statistics of other weights; these
+    are the rows' own (method, section 2.8, the untrained rows). Nothing else changes.
+
+    >>> network = nn.BatchNorm1d(1)
+    >>> reestimate_statistics_(network, torch.tensor([[1.0], [3.0]]), batch_size=2)
+    >>> network.running_mean
+    tensor([2.])
+    """
+    found = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    before = [module.momentum for module in found]
+    was_training = network.training
+    for module in found:
+        module.reset_running_stats()
+        module.momentum = None  # the plain mean over batches
+    network.train()
+    for begin, end in batch_spans(len(x), batch_size):
+        network(x[begin:end])
+    for module, momentum in zip(found, before, strict=True):
+        module.momentum = momentum
+    network.train(was_training)
 
 
 def _full(tensor: Tensor) -> Tensor:
@@ -274,6 +304,7 @@ def train(
     save_to: Path | None = None,
     fingerprint: str = "",
     progress: Progress | None = None,
+    watch: Watch | None = None,
     deadline: float = math.inf,
 ) -> Trained:
     """Train `network` in place for one phase.
@@ -296,6 +327,7 @@ def train(
         save_to: checkpoint file, written while training and at the end; read first if it exists.
         fingerprint: identity of the run; a checkpoint of another one is refused.
         progress: called with each history row and the number of epochs.
+        watch: called with the network after each epoch; what it returns joins the history row.
         deadline: `time.monotonic()` after which no further epoch starts; one always runs.
 
     Raises:
@@ -344,7 +376,7 @@ def train(
     snapshot_ends = optimizers.cycle_ends(phase.optimizer.schedule, phase.epochs)
     snapshot_ends = snapshot_ends[-phase.snapshots :]
     (x, y), n = data.train, len(data.train[0])
-    per_epoch = sum(1 for _ in epoch_batches(n, phase.batch_size, generator=torch.Generator()))
+    per_epoch = len(batch_spans(n, phase.batch_size))
     written = time.monotonic()
     network.train()
     for epoch in range(begin_epoch, 0 if done else phase.epochs):
@@ -373,6 +405,8 @@ def train(
         if data.validation is not None:
             x_val, y_val = data.validation
             row["validation_loss"] = float(phase.loss(outputs(network, x_val), y_val, None))
+        if watch is not None:
+            row |= watch(network)
         history.append(row)
         if epoch + 1 in snapshot_ends[:-1]:
             snapshots.append(_clone(network))

@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 
 from secateurs.cli import TOPICS
-from secateurs.command.catalogue import data_root, listed
+from secateurs.command.catalogue import listed
+from secateurs.data.tables import data_root
 
 
 @pytest.mark.parametrize("topic", TOPICS)

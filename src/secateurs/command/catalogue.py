@@ -1,11 +1,9 @@
 """What there is, by name: the words that settings take, and the tables at hand."""
 
-import os
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
-__all__ = ["data_root", "listed"]
+__all__ = ["listed"]
 
 _DICTS = {
     "networks": ("NETWORKS",),
@@ -38,7 +36,7 @@ def _line(thing: Any) -> str:
 
 
 def _datasets() -> dict[str, str]:
-    from secateurs.data.tables import BUNDLED, SUFFIXES
+    from secateurs.data.tables import BUNDLED, SUFFIXES, data_root
 
     found = {f"sklearn:{name}": _line(read) for name, read in BUNDLED.items()}
     folder = data_root() / "tabular"
@@ -46,16 +44,3 @@ def _datasets() -> dict[str, str]:
         if path.name.endswith(SUFFIXES):
             found[str(path)] = f"{path.stat().st_size / 1024:,.0f} KiB"
     return found
-
-
-def data_root() -> Path:
-    """Return where data are looked for: SECATEURS_DATA, else the user's cache folder.
-
-    >>> isinstance(data_root(), Path)
-    True
-    """
-    told = os.environ.get("SECATEURS_DATA")
-    if told:
-        return Path(told)
-    cache = os.environ.get("XDG_CACHE_HOME")
-    return (Path(cache) if cache else Path.home() / ".cache") / "secateurs"

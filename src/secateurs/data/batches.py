@@ -8,7 +8,7 @@ from torch import Tensor
 
 from secateurs.errors import InputError
 
-__all__ = ["Data", "epoch_batches"]
+__all__ = ["Data", "batch_spans", "epoch_batches"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,17 +56,26 @@ class Data:
         )
 
 
-def epoch_batches(n: int, batch_size: int, *, generator: torch.Generator) -> Iterator[Tensor]:
-    """Yield the row indices of one shuffled epoch; every row once.
+def batch_spans(n: int, batch_size: int) -> list[tuple[int, int]]:
+    """Return where the batches of n rows begin and end.
 
     A last batch of one row joins the batch before it: BatchNorm cannot train on a single row.
+
+    >>> batch_spans(9, 4)
+    [(0, 4), (4, 9)]
+    """
+    starts = list(range(0, n, batch_size))
+    if len(starts) > 1 and n - starts[-1] == 1:
+        starts.pop()
+    return list(zip(starts, [*starts[1:], n], strict=True))
+
+
+def epoch_batches(n: int, batch_size: int, *, generator: torch.Generator) -> Iterator[Tensor]:
+    """Yield the row indices of one shuffled epoch in the batches of `batch_spans`; every row once.
 
     >>> [len(rows) for rows in epoch_batches(9, 4, generator=torch.Generator())]
     [4, 5]
     """
     order = torch.randperm(n, generator=generator, device=generator.device)
-    starts = list(range(0, n, batch_size))
-    if len(starts) > 1 and n - starts[-1] == 1:
-        starts.pop()
-    for begin, end in zip(starts, [*starts[1:], n], strict=True):
+    for begin, end in batch_spans(n, batch_size):
         yield order[begin:end]

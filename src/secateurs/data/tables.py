@@ -30,6 +30,7 @@ __all__ = [
     "SUFFIXES",
     "Table",
     "check_classes",
+    "data_root",
     "dump_table",
     "read_table",
     "split_target",
@@ -64,12 +65,26 @@ class Table:
     target: str | None
 
 
+def data_root() -> Path:
+    """Return where data are looked for: SECATEURS_DATA, else the user's cache folder.
+
+    >>> isinstance(data_root(), Path)
+    True
+    """
+    told = os.environ.get("SECATEURS_DATA")
+    if told:
+        return Path(told)
+    cache = os.environ.get("XDG_CACHE_HOME")
+    return (Path(cache) if cache else Path.home() / ".cache") / "secateurs"
+
+
 def read_table(source: str | Path) -> Table:
-    """Read a table from a file, `sklearn:NAME` or `openml:TASK_ID`.
+    """Read a table from a file, `sklearn:NAME`, `openml:TASK_ID`, or by name from the data root.
 
     Files are .csv, .csv.gz (commas, or semicolons or tabs if the header has no comma), .feather
     and .parquet, in upper or lower case. OpenML tasks come through the optional `openml` client
-    and its cache; row identifiers and columns that OpenML says to ignore are left out.
+    and its cache; row identifiers and columns that OpenML says to ignore are left out. A bare NAME is
+    `tabular/NAME.parquet` under `data_root()`, if it is there.
 
     Errors: InputError, one line, for every source that does not give a table with at least one
     row and one column and unique column names.
@@ -85,7 +100,9 @@ def read_table(source: str | Path) -> Table:
     elif scheme == "openml" and isinstance(source, str):
         table = _read_openml(rest)
     else:
-        table = _read_file(Path(source))
+        named = data_root() / "tabular" / f"{text}.parquet"
+        by_name = text == Path(text).name and named.is_file() and not Path(text).exists()
+        table = _read_file(named if by_name else Path(source))
     rows, columns = table.frame.shape
     if not rows or not columns:
         raise InputError(

@@ -7,12 +7,32 @@ the weights hardly move and the mask is the mask of the initial weights.
 import math
 from collections.abc import Iterable, Mapping
 
+import torch
 from torch import Tensor
 
 from secateurs import masks
 from secateurs.masks import Mask
 
-__all__ = ["start_mask_overlap", "weight_movement"]
+__all__ = ["HISTOGRAM_EDGES", "start_mask_overlap", "weight_histogram", "weight_movement"]
+
+HISTOGRAM_EDGES = tuple(10 ** (i / 10) for i in range(-50, 11))
+"""Edges of the bins of `weight_histogram`: ten a decade from 1e-5 to 10."""
+
+
+def weight_histogram(weights: Iterable[Tensor]) -> list[int]:
+    """Return how many weights have |w| in each bin of `HISTOGRAM_EDGES` (figure 3).
+
+    Smaller ones, zeros included, count in the first bin, larger ones in the last.
+
+    >>> counts = weight_histogram([torch.tensor([0.0, 1.05, -1.05])])
+    >>> counts[0], counts[50], sum(counts)
+    (1, 2, 3)
+    """
+    exponents = torch.cat([w.detach().flatten() for w in weights]).abs().log10()
+    places = ((exponents + 5) * 10).floor().clamp(0, len(HISTOGRAM_EDGES) - 2)
+    counted: list[int] = torch.bincount(places.long(), minlength=len(HISTOGRAM_EDGES) - 1).tolist()
+    return counted
+
 
 
 def weight_movement(
@@ -44,9 +64,4 @@ def start_mask_overlap(start: Mapping[str, Tensor], mask: Mask) -> float:
     >>> start_mask_overlap(start, {"w": torch.tensor([True, True, False, False])})
     1.0
     """
-    reference: Mask = {}
-    for name, kept in mask.items():
-        share = {name: start[name].abs()}
-        density = int(kept.sum()) / kept.numel()
-        reference |= masks.keep_top(share, density) if density else {name: kept}
-    return masks.iou(reference, mask)
+    return masks.iou(masks.top_like({name: start[name].abs() for name in mask}, mask), mask)

@@ -2,11 +2,33 @@
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from secateurs import masks
 
-__all__ = ["n_parameters", "n_parameters_kept"]
+__all__ = ["forward_flops", "n_parameters", "n_parameters_kept"]
+
+
+@torch.no_grad()
+def forward_flops(network: nn.Module, example: Tensor) -> int:
+    """Return the floating-point operations of one forward pass, a multiply-add counted as two.
+
+    Matrix products and convolutions only, as torch counts them; pruned weights count, since dense
+    training computes with them. Training costs three times as much: outputs, and the gradients of
+    inputs and of weights.
+
+    Args:
+        network: any module.
+        example: the inputs of the pass, [rows, ...].
+
+    >>> forward_flops(nn.Linear(3, 2), torch.ones(5, 3))
+    60
+    """
+    with FlopCounterMode(display=False) as counter:
+        network(example)
+    return int(counter.get_total_flops())
 
 
 def n_parameters(network: nn.Module) -> int:

@@ -1,0 +1,1 @@
+"""Experiments: descriptions, a store that survives anything, and engines that fill it."""

@@ -1,0 +1,577 @@
+"""What a cell does: rows, search, ticket, measures. The only part that computes."""
+
+import dataclasses
+import hashlib
+import os
+import platform
+import resource
+import subprocess
+import sys
+import time
+import traceback
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from sklearn.dummy import DummyClassifier
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedKFold
+from torch import Tensor, nn
+
+import secateurs
+from secateurs import checkpoint, masks, model_directory, tabular, tickets, training
+from secateurs import device as devices
+from secateurs.data.batches import Data, batch_spans
+from secateurs.data.prepare import encode_frame, fit_preparation
+from secateurs.data.tables import read_table, split_target
+from secateurs.data.views import View, corruption
+from secateurs.errors import InputError
+from secateurs.experiments.spec import (
+    Cell,
+    PeerCell,
+    Rows,
+    SearchCell,
+    TicketCell,
+    key,
+    needs,
+    title,
+)
+from secateurs.experiments.store import Outcome, Store
+from secateurs.measures.quality import classification
+from secateurs.measures.regime import start_mask_overlap, weight_histogram, weight_movement
+from secateurs.measures.size import forward_flops, n_parameters, n_parameters_kept
+from secateurs.networks.init import prunable
+from secateurs.preparation import Preparation, feature_names, groups
+from secateurs.tickets import Searched, TicketConfig
+from secateurs.training import PhaseConfig
+
+__all__ = ["OVERLAP_DENSITY", "Prepared", "Status", "estimate", "execute", "prepare", "split"]
+
+Status = Literal["done", "already", "busy", "failed"]
+
+OVERLAP_DENSITY = 1 / 8
+"""Density at which the overlap with the start's mask is followed during a search."""
+
+
+# --- rows ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """The encoded rows of a cell.
+
+    Args:
+        data: training rows, and validation rows if there are any; y are class codes.
+        test: rows that nothing was chosen on.
+        classes: labels in the order of the codes, of the whole table.
+        preparation: fitted on the training rows.
+        raw: the training, validation and test rows as they were read, for peers.
+        seen: share of the test rows whose features also occur in training.
+        digest: of the table as it was read: equal for equal tables.
+    """
+
+    data: Data
+    test: tuple[Tensor, Tensor]
+    classes: NDArray[Any]
+    preparation: Preparation
+    raw: tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]
+    seen: float
+    digest: str
+
+
+def split(
+    X: pd.DataFrame, y: NDArray[Any], rows: Rows
+) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]:
+    """Return training, validation and test positions, each in order.
+
+    Stratified by class; rows with identical features are one group and stay on one side.
+
+    Args:
+        X: [rows, columns] features.
+        y: [rows] labels.
+        rows: the folds and their seed.
+
+    >>> X, y = pd.DataFrame({"a": range(20)}), np.arange(20) % 2
+    >>> train, validation, test = split(X, y, Rows(dataset="", validation_folds=4))
+    >>> len(train), len(validation), len(test)
+    (12, 4, 4)
+    """
+    try:
+        same = pd.util.hash_pandas_object(X, index=False).to_numpy()
+    except TypeError:  # cells such as lists: refused later on, with a better message
+        same = np.arange(len(X))
+    _, first, group = np.unique(same, return_index=True, return_inverse=True)
+    labels = y[first]
+    left = np.arange(len(first))
+
+    def fold(among: NDArray[np.intp], n_folds: int) -> NDArray[np.intp]:
+        folds = StratifiedKFold(n_folds, shuffle=True, random_state=rows.split)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # a class may be smaller than the folds
+            try:
+                chosen: NDArray[np.intp] = next(iter(folds.split(among, labels[among])))[1]
+            except ValueError as err:
+                raise InputError(
+                    f"{rows.dataset} cannot be split into {n_folds} stratified folds "
+                    f"({' '.join(str(err).split())}); ask for fewer"
+                ) from err
+        return among[chosen]
+
+    test = fold(left, rows.test_folds)
+    left = np.setdiff1d(left, test)
+    held = fold(left, rows.validation_folds) if rows.validation_folds else left[:0]
+    side = np.zeros(len(first), dtype=np.int8)
+    side[test], side[held] = 2, 1
+    of_row = side[group]
+    train, validation, tested = (np.flatnonzero(of_row == i) for i in range(3))
+    return train, validation, tested
+
+
+@lru_cache(maxsize=2)  # cells of one split tend to come one after another
+def prepare(rows: Rows) -> Prepared:
+    """Read, split and encode the rows of a cell; the preparation is fitted on training rows only.
+
+    Raises:
+        InputError: the table or its target cannot be used.
+    """
+    table = read_table(rows.dataset)
+    X, series = split_target(table, rows.target or table.target or "target")
+    if pd.api.types.is_float_dtype(series) and not (series == series.round()).all():
+        raise InputError(
+            f"experiments are about classes, but the target of {rows.dataset} has fractions; "
+            "name a target of classes"
+        )
+    y = series.to_numpy()
+    y = y if y.dtype.kind in "biuf" else y.astype(str)
+    classes, codes = np.unique(y, return_inverse=True)
+    train, held, test = split(X, codes, rows)
+    preparation = fit_preparation(X.iloc[train])
+
+    def tensors(at: NDArray[np.intp]) -> tuple[Tensor, Tensor]:
+        x = torch.from_numpy(encode_frame(preparation, X.iloc[at]))
+        return x, torch.from_numpy(codes[at].astype(np.int64))
+
+    known = {x.tobytes() for x in tensors(train)[0].numpy()}
+    x_test, y_test = tensors(test)
+    return Prepared(
+        data=Data(train=tensors(train), validation=tensors(held) if len(held) else None),
+        test=(x_test, y_test),
+        classes=classes,
+        preparation=preparation,
+        raw=(X.iloc[train], X.iloc[held], X.iloc[test]),
+        seen=float(np.mean([x.tobytes() in known for x in x_test.numpy()])),
+        digest=hashlib.sha256(
+            pd.util.hash_pandas_object(table.frame, index=False).to_numpy().tobytes()
+        ).hexdigest()[:16],
+    )
+
+
+# --- what cells share ------------------------------------------------------------------------
+
+
+def _data(cell: SearchCell | TicketCell, prepared: Prepared) -> Data:
+    if cell.class_weight is None:
+        return prepared.data
+    y = prepared.data.train[1]
+    counts = torch.bincount(y, minlength=len(prepared.classes)).double()
+    weight = (len(y) / ((counts > 0).sum() * counts))[y]
+    return dataclasses.replace(prepared.data, weight=(weight / weight.mean()).float())
+
+
+def _view(cell: SearchCell | TicketCell, prepared: Prepared, device: torch.device) -> View | None:
+    if not cell.corruption_rate:
+        return None
+    x = prepared.data.train[0].to(device)
+    return corruption(x, groups(prepared.preparation), rate=cell.corruption_rate)
+
+
+def _start(cell: SearchCell | TicketCell, prepared: Prepared) -> nn.Module:
+    n_inputs = prepared.data.train[0].shape[1]
+    return tabular.start_network(n_inputs, len(prepared.classes), cell.widths, seed=cell.seed)
+
+
+def _scores(proba: NDArray[np.floating[Any]], y: Tensor, n_classes: int) -> dict[str, float]:
+    return classification(y.numpy(), proba, np.arange(n_classes))
+
+
+def _phase_flops(network: nn.Module, prepared: Prepared, phase: PhaseConfig) -> int:
+    """Return what training costs: three forward passes a row, twice with a contrastive term."""
+    x = prepared.data.train[0]
+    passes = 2 if phase.contrastive_weight else 1
+    row = forward_flops(network, x[:2]) // 2
+    return 3 * passes * row * len(x) * phase.epochs
+
+
+# --- search ----------------------------------------------------------------------------------
+
+
+def _search(cell: SearchCell, store: Store, device: torch.device) -> Outcome:
+    prepared = prepare(cell.rows)
+    network = _start(cell, prepared)
+    names = list(prunable(network, only="encoder.*"))
+    start = {name: t.detach().clone().to(device) for name, t in network.state_dict().items()}
+    scaled = {name: cell.init_scale * start[name] for name in names}
+
+    def watch(network: nn.Module) -> dict[str, Any]:
+        state = network.state_dict()
+        scores = {name: state[name].abs() for name in names}
+        mask = masks.keep_top(scores, OVERLAP_DENSITY, allow_empty=True)
+        return {
+            "weight_movement": weight_movement(scaled, state, names),
+            "start_mask_overlap": start_mask_overlap(start, mask),
+            "histogram": weight_histogram(state[name] for name in names),
+        }
+
+    config = TicketConfig(
+        search=cell.search,
+        init_scale=cell.init_scale,
+        rewind="start" if cell.keep_step is None else f"step:{cell.keep_step}",
+    )
+    searched = tickets.search(
+        network,
+        _data(cell, prepared),
+        config,
+        seed=cell.seed,
+        view=_view(cell, prepared, device),
+        device=device,
+        checkpoint_dir=store.checkpoint(key(cell)),
+        watch=watch,
+    )
+    last = searched.history[-1]
+    result = {
+        "regime": {name: last[name] for name in ("weight_movement", "start_mask_overlap")},
+        "loss": last["loss"],
+        "flops": _phase_flops(network, prepared, cell.search),
+    }
+    tensors = checkpoint.nest(state=searched.state, kept=searched.kept or {})
+    return Outcome(result=result, history=searched.history, tensors=tensors)
+
+
+def _searched(cell: TicketCell, network: nn.Module, store: Store) -> Searched:
+    search = cell.search_cell
+    if search is None:
+        return tickets.not_searched(network)
+    name = key(search)
+    if not store.finished(name):
+        raise InputError(f"{title(cell)} needs its search, {name}, which is not finished; run it")
+    tensors, _ = store.tensors(name)
+    return Searched(
+        start={k: t.detach().clone() for k, t in network.state_dict().items()},
+        state=checkpoint.unnest(tensors, "state"),
+        kept=checkpoint.unnest(tensors, "kept") or None,
+        history=[],
+        complete=True,
+    )
+
+
+# --- ticket ----------------------------------------------------------------------------------
+
+
+def _ticket(cell: TicketCell, store: Store, device: torch.device) -> Outcome:
+    prepared = prepare(cell.rows)
+    network = _start(cell, prepared)
+    config = cell.config
+    searched = _searched(cell, network, store)
+    moved = dataclasses.replace(
+        searched,
+        start={k: t.to(device) for k, t in searched.start.items()},
+        state={k: t.to(device) for k, t in searched.state.items()},
+        kept=searched.kept and {k: t.to(device) for k, t in searched.kept.items()},
+    )
+    data = _data(cell, prepared)
+    ticket = tickets.prune(
+        network,
+        data,
+        moved,
+        config,
+        seed=cell.seed,
+        view=_view(cell, prepared, device),
+        device=device,
+        checkpoint_dir=store.checkpoint(key(cell)),
+    )
+    trained = ticket.network.cpu()
+    snapshots = [{k: t.cpu() for k, t in state.items()} for state in ticket.snapshots]
+    mask = {name: kept.cpu() for name, kept in ticket.mask.items()}
+    if not config.finetune.epochs:  # its statistics are those of other weights
+        x = data.train[0]
+        training.reestimate_statistics_(trained, x, batch_size=config.search.batch_size)
+        snapshots = [trained.state_dict()]
+        masks.check_held(snapshots[0], mask)
+
+    def proba(x: Tensor) -> NDArray[np.float64]:
+        members = []
+        for state in snapshots[-config.finetune.snapshots :]:
+            trained.load_state_dict(state)
+            members.append(training.outputs(trained, x).double().softmax(1))
+        mean: NDArray[np.float64] = torch.stack(members).mean(0).numpy()
+        return mean
+
+    n_classes = len(prepared.classes)
+    sides = {"train": data.train, "validation": data.validation, "test": prepared.test}
+    result: dict[str, Any] = {
+        side: _scores(proba(pair[0]), pair[1], n_classes)
+        for side, pair in sides.items()
+        if pair is not None
+    }
+    finetuning = _phase_flops(network, prepared, config.finetune)
+    search = cell.search_cell
+    searching = 0 if search is None else int(store.result(key(search))["flops"])
+    result |= {
+        "size": {
+            "density": ticket.density,
+            "parameters": n_parameters(trained),
+            "parameters_kept": n_parameters_kept(trained, mask),
+        },
+        "layer_density": {name: float(k.float().mean()) for name, k in mask.items()},
+        "regime": _regime(cell, searched, mask),
+        "test_rows_seen": prepared.seen,
+        "flops": finetuning,
+        "flops_with_search": finetuning + searching,
+    }
+    meta = {
+        "columns": feature_names(prepared.preparation),
+        "groups": groups(prepared.preparation),
+        "n_inputs": data.train[0].shape[1],
+        "n_outputs": n_classes,
+        "widths": list(cell.widths),
+    }
+    tensors = model_directory.pack([trained], [mask])  # type: ignore[list-item]
+    return Outcome(result=result, history=ticket.history, tensors=tensors, meta=meta)
+
+
+def _regime(cell: TicketCell, searched: Searched, mask: masks.Mask) -> dict[str, float | None]:
+    if cell.search_cell is None:
+        return {"weight_movement": None, "start_mask_overlap": None}
+    scaled = {name: cell.config.init_scale * searched.start[name] for name in mask}
+    return {
+        "weight_movement": weight_movement(scaled, searched.state, mask),
+        "start_mask_overlap": start_mask_overlap(searched.start, mask),
+    }
+
+
+# --- peers -----------------------------------------------------------------------------------
+
+
+def _peer(cell: PeerCell) -> Outcome:
+    prepared = prepare(cell.rows)
+    (x, y), n_classes = prepared.data.train, len(prepared.classes)
+    inputs: list[Any] = [x.numpy(), None, prepared.test[0].numpy()]
+    if prepared.data.validation is not None:
+        inputs[1] = prepared.data.validation[0].numpy()
+    known, codes = np.unique(y.numpy(), return_inverse=True)
+    if cell.model == "majority":
+        model: Any = DummyClassifier(strategy="prior")
+    elif cell.model == "logistic_regression":
+        model = LogisticRegression(max_iter=5000)
+    else:
+        model = _xgboost(cell.seed)
+        inputs = list(prepared.raw)  # it takes categories and missing values as they are
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # near enough for a baseline
+        model.fit(inputs[0], codes)
+
+    def proba(features: Any) -> NDArray[np.float64]:
+        whole = np.zeros((len(features), n_classes))  # classes may be absent from training
+        whole[:, known] = model.predict_proba(features)
+        return whole
+
+    result: dict[str, Any] = {"test": _scores(proba(inputs[2]), prepared.test[1], n_classes)}
+    if prepared.data.validation is not None:
+        watched = prepared.data.validation[1]
+        result["validation"] = _scores(proba(inputs[1]), watched, n_classes)
+    return Outcome(result=result | {"test_rows_seen": prepared.seen})
+
+
+def _xgboost(seed: int) -> Any:
+    try:
+        import xgboost
+    except ImportError as err:
+        raise InputError(
+            "the model 'xgboost' needs XGBoost; install it with: pip install secateurs[tabular]"
+        ) from err
+    return xgboost.XGBClassifier(enable_categorical=True, n_jobs=1, random_state=seed)
+
+
+# --- running a cell --------------------------------------------------------------------------
+
+
+@cache
+def _environment() -> dict[str, Any]:
+    """Return versions and the git revision of the source, if it is a checkout."""
+    revision = None
+    home = Path(secateurs.__file__).parent
+    try:
+        told = subprocess.run(
+            ["git", "-C", str(home), "describe", "--always", "--dirty", "--abbrev=12"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=False,
+        )
+        revision = told.stdout.strip() or None
+    except (OSError, subprocess.TimeoutExpired):
+        pass
+    names = ("torch", "numpy", "scikit-learn", "pandas")
+    return {
+        "versions": {
+            "secateurs": secateurs.__version__,
+            "python": platform.python_version(),
+            **{name: version(name) for name in names},
+        },
+        "git": revision,
+        "machine": f"{platform.machine()} {platform.system()}",
+    }
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """More threads would add up sums in another order, and fight with other workers."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _peak_memory() -> int:
+    """Return the most memory this process has held, in bytes, since `_reset_peak_memory`."""
+    try:
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _reset_peak_memory() -> None:
+    """Let the peak start anew for this cell, where the system can; else it is the process's."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def _compute(cell: Cell, store: Store, device: str | None) -> Outcome:
+    _reset_peak_memory()
+    wall, cpu = time.monotonic(), time.process_time()
+    where = devices.pick("cpu" if isinstance(cell, PeerCell) else device)
+    if where.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(where)
+    with _one_thread():
+        if isinstance(cell, SearchCell):
+            outcome = _search(cell, store, where)
+        elif isinstance(cell, TicketCell):
+            outcome = _ticket(cell, store, where)
+        else:
+            outcome = _peer(cell)
+    spent: dict[str, Any] = {
+        "seconds": time.monotonic() - wall,
+        "cpu_seconds": time.process_time() - cpu,
+        "peak_memory": _peak_memory(),
+        "device": str(where),
+        "data": prepare(cell.rows).digest,
+        "pid": os.getpid(),
+    }
+    if where.type == "cuda":
+        spent["peak_device_memory"] = torch.cuda.max_memory_allocated(where)
+    return dataclasses.replace(outcome, result={**outcome.result, **spent, **_environment()})
+
+
+def execute(cell: Cell, root: Path, *, device: str | None = None) -> Status:
+    """Run a cell in this process, unless it is done or another process runs it.
+
+    Args:
+        cell: what to run; what it needs must be finished.
+        root: of the store.
+        device: "cpu", "cuda", ...; None picks.
+
+    Returns:
+        "done", "already" (finished before), "busy" (held by another process) or "failed" (the
+        traceback is in the store).
+
+    Raises:
+        InputError: the store cannot be read or written, or a cell that this one needs is missing.
+    """
+    store, name = Store(root), key(cell)
+    if store.finished(name):
+        return "already"
+    for needed in needs(cell):
+        if not store.finished(key(needed)):
+            raise InputError(f"{title(cell)} needs {title(needed)}, which is not finished; run it")
+    with store.claim(name) as held:
+        if not held:
+            return "busy"
+        if store.finished(name):
+            return "already"
+        try:
+            outcome = _compute(cell, store, device)
+        except Exception as err:  # whatever a cell meets must not stop the others
+            lines = traceback.format_exception(err)
+            last = " ".join(f"{type(err).__name__}: {err}".split())
+            store.write_error(cell, {"error": last, "traceback": "".join(lines)})
+            return "failed"
+        store.write(cell, outcome)
+    return "done"
+
+
+# --- what it will cost -----------------------------------------------------------------------
+
+
+@lru_cache(maxsize=256)
+def _step_seconds(widths: tuple[int, ...], n_inputs: int, batch_size: int) -> float:
+    """Return the time of one training step on this machine, tried out on made rows."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(3 * batch_size, n_inputs, generator=generator)
+    y = torch.randint(2, (len(x),), generator=generator)
+    network = tabular.start_network(n_inputs, 2, widths, seed=0)
+    phase = PhaseConfig(epochs=2, batch_size=batch_size)
+    with _one_thread():
+        done = training.train(network, Data(train=(x, y)), phase, name="estimate", seed=0)
+    return float(done.history[-1]["seconds"]) / 3
+
+
+@lru_cache(maxsize=1024)
+def _shape(rows: Rows) -> tuple[int, int]:
+    """Return training rows and columns, roughly: categories are not counted."""
+    frame = _frame(rows.dataset)
+    share = (1 - 1 / rows.test_folds) * (
+        1 - 1 / rows.validation_folds if rows.validation_folds else 1
+    )
+    return max(2, int(len(frame) * share)), max(1, frame.shape[1] - 1)
+
+
+@lru_cache(maxsize=64)
+def _frame(dataset: str) -> pd.DataFrame:
+    return read_table(dataset).frame
+
+
+def estimate(cell: Cell) -> float:
+    """Return about how many core-seconds a cell takes on this machine.
+
+    From the number of training steps, and the time of a step that is tried out.
+
+    A cell whose table cannot be read costs nothing: it will say so itself.
+    """
+    try:
+        n_rows, n_columns = _shape(cell.rows)
+    except InputError:
+        return 0.0
+    if isinstance(cell, PeerCell):
+        return 1e-5 * n_rows * (0.01 if cell.model == "majority" else n_columns)
+    phase = cell.search if isinstance(cell, SearchCell) else cell.config.finetune
+    passes = 2 if phase.contrastive_weight else 1
+    steps = phase.epochs * len(batch_spans(n_rows, phase.batch_size)) * passes
+    if not steps:
+        return 0.1
+    return steps * _step_seconds(cell.widths, n_columns, phase.batch_size)

@@ -1,0 +1,301 @@
+"""Cells: frozen descriptions of one run each, and the key under which its result is kept.
+
+A searched network is a cell of its own; its masks at every compression, its controls and its
+training-free rows are ticket cells that read it. What cannot matter is put back to its default, so
+that equal runs have equal keys: the dense network is one cell, whatever search it is shown beside.
+"""
+
+import hashlib
+import itertools
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from secateurs.errors import InputError
+from secateurs.experiments.typed import build, canonical, describe, kind_of
+from secateurs.recipes import PRESETS
+from secateurs.tickets import TicketConfig, keep_step, searches
+from secateurs.training import PhaseConfig
+
+__all__ = [
+    "Cell",
+    "PeerCell",
+    "Rows",
+    "Run",
+    "SearchCell",
+    "TicketCell",
+    "cell_from_json",
+    "key",
+    "needs",
+    "read_toml",
+    "title",
+    "with_needs",
+]
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rows:
+    """Which rows of which table are trained on, watched and tested.
+
+    Args:
+        dataset: a table under the data root by its name ("credit-g"), a file, sklearn:NAME or
+            openml:TASK_ID.
+        target: column; None is the one that the source names, else "target".
+        split: seed of the split, paired over arms.
+        test_folds: one of so many stratified folds is tested: 5 is 20% of the rows.
+        validation_folds: one of so many folds of the rest is watched, never trained on: 4 is 20%
+            of all rows; 0 leaves none. Identical rows stay on one side (method, section 3).
+    """
+
+    dataset: str
+    target: str | None = None
+    split: int = 0
+    test_folds: int = 5
+    validation_folds: int = 0
+
+    def __post_init__(self) -> None:
+        if self.test_folds < 2 or (self.validation_folds and self.validation_folds < 2):
+            raise InputError(
+                "test_folds must be at least 2 and validation_folds at least 2 or 0, got "
+                f"{self.test_folds} and {self.validation_folds}"
+            )
+        if self.split < 0:
+            raise InputError(f"split must be at least 0, got {self.split}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SearchCell:
+    """The search of one supernetwork. Arguments as for `TicketCell` and `TicketConfig`."""
+
+    rows: Rows
+    search: PhaseConfig
+    widths: tuple[int, ...] = PRESETS["default"].widths
+    init_scale: float = 0.25
+    keep_step: int | None = None
+    corruption_rate: float = 0.6
+    class_weight: Literal["balanced"] | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.search.contrastive_weight:
+            object.__setattr__(self, "corruption_rate", 0.0)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TicketCell:
+    """One ticket, trained and measured; with `finetune.epochs=0` measured untrained.
+
+    Args:
+        rows: the data.
+        config: how the ticket is found.
+        widths: hidden layer sizes of the MLP.
+        corruption_rate: c of the views; counts only where a contrastive weight does.
+        class_weight: "balanced" weights the cross-entropy by n / (C * n_c).
+        seed: of the start, the order of the data, views and controls.
+    """
+
+    rows: Rows
+    config: TicketConfig = field(default_factory=TicketConfig)
+    widths: tuple[int, ...] = PRESETS["default"].widths
+    corruption_rate: float = 0.6
+    class_weight: Literal["balanced"] | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        config = self.config
+        if config.compression == 1:
+            plain = TicketConfig(
+                search=config.search,
+                finetune=config.finetune,
+                rewind=config.rewind,
+                init_scale=config.init_scale,
+            )
+            config = replace(plain, compression=1.0)
+        if not searches(config):
+            kept = config.init_scale if config.rewind == "scaled_start" else 1.0
+            config = replace(config, search=PhaseConfig(epochs=0), init_scale=kept)
+        object.__setattr__(self, "config", config)
+        if not (config.search.contrastive_weight or config.finetune.contrastive_weight):
+            object.__setattr__(self, "corruption_rate", 0.0)
+
+    @property
+    def search_cell(self) -> SearchCell | None:
+        """The search that the ticket is pruned from; None where there is nothing to train."""
+        if not self.config.search.epochs:
+            return None
+        return SearchCell(
+            rows=self.rows,
+            search=self.config.search,
+            widths=self.widths,
+            init_scale=self.config.init_scale,
+            keep_step=keep_step(self.config.rewind),
+            corruption_rate=self.corruption_rate,
+            class_weight=self.class_weight,
+            seed=self.seed,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PeerCell:
+    """A model of another kind on the same rows, with its library's defaults."""
+
+    rows: Rows
+    model: Literal["majority", "logistic_regression", "xgboost"] = "majority"
+    seed: int = 0
+
+
+Cell = SearchCell | TicketCell | PeerCell
+_KINDS: dict[str, type[Any]] = {kind_of(cls): cls for cls in (SearchCell, TicketCell, PeerCell)}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Run:
+    """A cell in its place in a table.
+
+    Args:
+        cell: what is run.
+        arm: the row or line it belongs to.
+        tried: number of configurations among which the arm's was chosen, itself included: what
+            was spent on tuning it.
+    """
+
+    cell: Cell
+    arm: str
+    tried: int = 1
+
+
+def key(cell: Cell) -> str:
+    """Return the name of a cell's folder: a hash of its canonical JSON.
+
+    >>> key(PeerCell(rows=Rows(dataset="sklearn:iris")))
+    '24e80443aed5ca09'
+    """
+    text = canonical({"format": FORMAT, "cell": describe(cell)})
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def cell_from_json(value: Any, *, path: str = "") -> Cell:
+    """Return a cell from `describe`'s JSON, or from the part of it that differs from defaults.
+
+    Raises:
+        InputError: unknown kinds and names, wrong types, values that cannot work.
+
+    >>> cell_from_json({"rows": {"dataset": "credit-g"}, "config": {"compression": 4}}).rows.split
+    0
+    """
+    kind = value.get("kind", kind_of(TicketCell)) if isinstance(value, dict) else None
+    if kind not in _KINDS:
+        raise InputError(f"a cell's kind must be one of {', '.join(_KINDS)}, got {kind!r}")
+    found: Cell = build(_KINDS[kind], value, path=path)
+    return found
+
+
+def title(cell: Cell) -> str:
+    """Return a few words that tell a person which cell this is.
+
+    >>> title(PeerCell(rows=Rows(dataset="sklearn:iris", split=2)))
+    'sklearn:iris split 2: majority'
+    """
+    where = f"{cell.rows.dataset} split {cell.rows.split}"
+    if isinstance(cell, PeerCell):
+        return f"{where}: {cell.model}"
+    sizes = "-".join(map(str, cell.widths))
+    if len(cell.widths) > 2 and len(set(cell.widths)) == 1:
+        sizes = f"{len(cell.widths)}x{cell.widths[0]}"
+    if isinstance(cell, SearchCell):
+        return f"{where}: search {sizes}, kappa {cell.init_scale:g}"
+    return f"{where}: ticket {sizes}, r {cell.config.compression:g}"
+
+
+def needs(cell: Cell) -> tuple[Cell, ...]:
+    """Return the cells that must be finished before this one can start."""
+    search = cell.search_cell if isinstance(cell, TicketCell) else None
+    return () if search is None else (search,)
+
+
+def with_needs(cells: Iterable[Cell]) -> dict[str, Cell]:
+    """Return the cells and all that they need by key, each once, needs first."""
+    found: dict[str, Cell] = {}
+    for cell in cells:
+        for one in (*needs(cell), cell):
+            found.setdefault(key(one), one)
+    return found
+
+
+# --- TOML ------------------------------------------------------------------------------------
+
+
+def _set(document: dict[str, Any], dotted: str, value: Any) -> None:
+    *parents, last = dotted.split(".")
+    for name in parents:
+        inside = document.setdefault(name, {})
+        if not isinstance(inside, dict):
+            raise InputError(f"{dotted} cannot be set: {name} is {inside!r}, not a table of names")
+        document = inside
+    document[last] = value
+
+
+def _leaves(table: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in table.items():
+        dotted = f"{path}.{name}" if path else name
+        if isinstance(value, dict) and "name" not in value:
+            yield from _leaves(value, dotted)
+        else:
+            yield dotted, value
+
+
+def _copy(value: Any) -> Any:
+    return {k: _copy(v) for k, v in value.items()} if isinstance(value, dict) else value
+
+
+def read_toml(path: Path, settings: Mapping[str, Any] | None = None) -> list[Run]:
+    """Return the runs that a file asks for.
+
+    At the top stand the fields of one cell, a `TicketCell` unless `kind` says otherwise. The table
+    `grid` gives lists by dotted name; every combination of their values is a cell. Each table
+    under `arms` changes fields once more, and names a line of the result:
+
+        [rows]
+        dataset = "sklearn:digits"
+        [grid]
+        rows.split = [0, 1, 2]
+        config.compression = [2, 8, 32]
+        [arms.IUNet]
+        config.search.contrastive_weight = 1.0
+        [arms.OMP]
+        config.init_scale = 1.0
+
+    Args:
+        path: the file.
+        settings: dotted names and values that replace those of the file.
+
+    Raises:
+        InputError: not TOML, unknown names, wrong types, or no cell at all.
+    """
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as err:
+        raise InputError(f"{path} cannot be read ({err.strerror}); name a TOML file") from err
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as err:
+        raise InputError(f"{path} must be TOML: {err}") from err
+    for dotted, value in (settings or {}).items():
+        _set(document, dotted, value)
+    grid = dict(_leaves(document.pop("grid", {})))
+    arms = document.pop("arms", {}) or {"": {}}
+    for name, values in grid.items():
+        if not isinstance(values, list) or not values:
+            raise InputError(f"grid.{name} must be a list of at least one value, got {values!r}")
+    runs = []
+    for arm, changes in arms.items():
+        if not isinstance(changes, dict):
+            raise InputError(f"arms.{arm} must be a table of names, got {changes!r}")
+        for point in itertools.product(*grid.values()):
+            whole = _copy(document)
+            for dotted, value in (*zip(grid, point, strict=True), *_leaves(changes)):
+                _set(whole, dotted, value)
+            runs.append(Run(cell=cell_from_json(whole), arm=arm or path.stem))
+    return runs
