@@ -36,6 +36,7 @@ __all__ = [
     "is_model",
     "pack",
     "read",
+    "unpack",
     "write",
 ]
 
@@ -197,10 +198,19 @@ def _mask_of_each(indices: Any) -> list[int]:
     return indices
 
 
-def _unpack(
+def unpack(
     tensors: dict[str, Tensor], sizes: tuple[int, int, tuple[int, ...]], mask_indices: list[int]
 ) -> tuple[list[MLP], list[Mask]]:
-    """Undo `pack`; raise ValueError or KeyError where the tensors are not those of the network."""
+    """Undo `pack`.
+
+    Args:
+        tensors: as packed.
+        sizes: inputs, outputs and hidden widths of every member.
+        mask_indices: which of the masks each member has.
+
+    Raises:
+        ValueError, KeyError: the tensors are not those of the networks.
+    """
     n_inputs, n_outputs, widths = sizes
     if f"member-0/encoder.{3 * len(widths) - 3}.weight" not in tensors:
         raise ValueError("fewer layers than described")  # before that many are made
@@ -263,7 +273,7 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, list[Any]], list[MLP], l
     try:
         sizes = _sizes(description["network"])
         mask_indices = _mask_of_each(description["members"])
-        members, member_masks = _unpack(load_bytes(blob), sizes, mask_indices)
+        members, member_masks = unpack(load_bytes(blob), sizes, mask_indices)
     except Exception as err:  # the reader's own error classes are not a closed set
         raise _damaged(path, f"its content is damaged ({type(err).__name__})") from err
     return description, history, members, member_masks

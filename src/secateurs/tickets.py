@@ -389,7 +389,8 @@ def prune(
 ) -> Ticket:
     """Score, mask, rewind and finetune a searched network: the second half of `find_ticket`.
 
-    Every round but the last trains with `config.search`, the last with `config.finetune`.
+    Every round but the last trains with `config.search`, the last with `config.finetune`. What a
+    beta-Lasso search set to zero stays pruned; with `compression=1` nothing else is.
     Arguments and errors as for `find_ticket`.
     """
     _check(config, view)
@@ -398,12 +399,15 @@ def prune(
     name, names = _encoder_weights(network, encoder)
     network.load_state_dict(searched.state)
     moved = data.to(where)
-    mask = masks.ones({key: dict(network.named_parameters())[key] for key in names})
+    searched_weights = {key: dict(network.named_parameters())[key].detach() for key in names}
+    mask = masks.ones(searched_weights)
+    if isinstance(config.search.optimizer, BetaLasso):  # its zeros are pruned: it sets the density
+        mask = {key: weight != 0 for key, weight in searched_weights.items()}
     history, complete = list(searched.history), searched.complete
     trained: Trained | None = None
     start = searched.start
 
-    densities: schedules.Schedule = (1.0,)  # dense: there is nothing to do in rounds
+    densities: schedules.Schedule = (1.0,)  # nothing to do in rounds
     if config.compression > 1:
         densities = config.schedule(density_for(config, network, names))
     for i, density in enumerate(densities, start=1):

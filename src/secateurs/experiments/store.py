@@ -19,7 +19,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -73,19 +73,23 @@ class Plan:
     Args:
         name: of the file it is kept in.
         title, claim: of its page.
+        runs: cells by arm, in the order of the table.
+        value: the one endpoint, such as "balanced_accuracy".
+        baseline: the arm that the others are compared with; "" is the first.
+        published: percentages as printed, by (data set, arm).
         command: that reproduces it.
         stamp: a warning across the page, such as "smoke: not evidence".
-        paper: file that draws the table, if there is one.
-        runs: cells by arm.
     """
 
     name: str
     title: str
     runs: Sequence[Run]
     claim: str = ""
+    value: str = "balanced_accuracy"
+    baseline: str = ""
+    published: Mapping[tuple[str, str], float] = field(default_factory=dict)
     command: str = ""
     stamp: str = ""
-    paper: str = ""
 
 
 def _text(path: Path, content: str) -> None:
@@ -264,25 +268,28 @@ class Store:
 
     def write_plan(self, plan: Plan) -> None:
         """Write a plan, replacing an older one of its name."""
-        runs = [{"key": key(run.cell), "arm": run.arm, "tried": run.tried} for run in plan.runs]
         whole = {
-            "name": plan.name,
-            "title": plan.title,
-            "claim": plan.claim,
-            "command": plan.command,
-            "stamp": plan.stamp,
-            "paper": plan.paper,
-            "runs": runs,
+            **{f.name: getattr(plan, f.name) for f in fields(plan)},
+            "runs": [
+                {"key": key(run.cell), "arm": run.arm, "tried": run.tried} for run in plan.runs
+            ],
+            "published": [[*name, told] for name, told in plan.published.items()],
         }
         _text(self.root / "plans" / f"{plan.name}.json", json.dumps(whole, indent=1))
 
     def plans(self) -> list[dict[str, Any]]:
-        """Return the plans as they were written, in order of name; runs as key, arm, tried."""
+        """Return the plans as JSON, in order of name; runs as key, arm, tried.
+
+        Raises:
+            InputError: a file there that is no plan.
+        """
         found = []
         for path in sorted((self.root / "plans").glob("*.json")):
             try:
-                found.append(json.loads(path.read_bytes()))
-            except (OSError, ValueError) as err:
+                plan = json.loads(path.read_bytes())
+                plan["published"] = {(d, arm): told for d, arm, told in plan["published"]}
+                found.append({f.name: plan[f.name] for f in fields(Plan)})
+            except (OSError, ValueError, KeyError, TypeError) as err:
                 raise InputError(f"{path} must be a plan written by secateurs; remove it") from err
         return found
 
