@@ -1,6 +1,7 @@
-"""The command `secateurs`: fit, predict, evaluate and list, on files.
+"""The command `secateurs`: models from tables, experiments from files, pages from results.
 
-Exit codes: 0 done, 2 wrong use or bad input (one line on stderr), 130 interrupted, 1 a bug.
+Exit codes: 0 done, 2 wrong use or bad input (one line on stderr), 3 some cells of an experiment
+failed, 130 interrupted, 1 a bug.
 What is slow to import is imported inside the verbs, so that help comes at once.
 """
 
@@ -25,10 +26,11 @@ if TYPE_CHECKING:
 
     from secateurs.command.comparison import Comparison, Estimator
 
-__all__ = ["TASKS", "TOPICS", "build_parser", "main"]
+__all__ = ["SCALES", "TASKS", "TOPICS", "build_parser", "main"]
 
 TASKS = ("auto", "classification", "regression")
-TOPICS = ("networks", "criteria", "objectives", "measures", "datasets")
+TOPICS = ("networks", "criteria", "objectives", "measures", "datasets", "runs")
+SCALES = ("smoke", "small", "paper")
 
 _DATA = ".parquet, .csv or .feather file, sklearn:NAME or openml:TASK_ID"
 
@@ -54,7 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"secateurs {__version__}")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
 
-    def verb(name: str, run: Callable[..., None], does: str, more: str = ".") -> Any:
+    def verb(name: str, run: Callable[..., int | None], does: str, more: str = ".") -> Any:
         whole = f"{does[0].upper()}{does[1:]}{more}"
         added = verbs.add_parser(name, help=does, description=whole, allow_abbrev=False)
         added.set_defaults(run=run)
@@ -86,9 +88,44 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--target", metavar="COLUMN", help="by default the one that was fitted")
     evaluate.add_argument("--json", action="store_true", help="print one JSON object")
 
+    again = ". What is finished is skipped: if it is interrupted, the same command continues."
+    run = verb("run", _run, "run the cells of a TOML file and write their page", again)
+    run.add_argument("spec", metavar="SPEC", type=Path, help="TOML file")
+    told = "a name of SPEC, such as config.compression=16 or grid.rows.split=[0,1]; repeatable"
+    run.add_argument("--set", metavar="a.b=JSON", action="append", default=[], help=told)
+    _add_engine(run)
+
+    paper = verb("paper", _paper, "run one table or figure of a paper and write its page", again)
+    paper.add_argument("file", metavar="FILE", type=Path, help="such as papers/iunet/table_4.py")
+    told = "smoke proves that it runs, small is evidence for a day, paper is the whole"
+    paper.add_argument("--scale", choices=SCALES, required=True, help=told)
+    _add_engine(paper)
+
+    report = verb("report", _report, "write one page about everything in a store")
+    report.add_argument("runs", metavar="RUNS", type=Path, help="what run or paper filled")
+    report.add_argument("--out", metavar="FILE", type=Path, required=True, help="page to write")
+
     listing = verb("list", _list, "say what there is, by name")
     listing.add_argument("topic", nargs="?", choices=TOPICS, help="everything by default")
+    told = "folder of stores, for runs only"
+    listing.add_argument(
+        "folder", metavar="DIR", nargs="?", type=Path, default=Path("runs"), help=told
+    )
     return parser
+
+
+def _add_engine(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--out", metavar="DIR", type=Path, required=True, help="store to fill")
+    verb.add_argument("--jobs", metavar="N", type=int, help="cells at once; by default the cores")
+    told = "run on Ray: auto (one that runs here), HOST:PORT, or local; needs secateurs[cluster]"
+    verb.add_argument("--cluster", metavar="ADDRESS", help=told)
+    told = "share of a GPU that each cell takes on a cluster"
+    verb.add_argument("--num-gpus", metavar="X", type=float, default=0.0, help=told)
+    verb.add_argument(
+        "--device", metavar="NAME", help="cpu or cuda; by default cuda if there is one"
+    )
+    verb.add_argument("--dry-run", action="store_true", help="only say what is to do")
+    verb.add_argument("--quiet", action="store_true", help="print failures only")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -111,13 +148,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with _terminable(), _warnings_in_one_line():
             args = build_parser().parse_args(words)
-            args.run(args)
+            code: int | None = args.run(args)
             sys.stdout.flush()
     except SystemExit as end:  # help and version
         return int(end.code or 0)
     except KeyboardInterrupt:
-        fitting = list(words[:1]) == ["fit"]
-        _tell("interrupted" + ("; run the same command to continue" if fitting else ""))
+        resumes = list(words[:1]) in (["fit"], ["run"], ["paper"])
+        _tell("interrupted" + ("; run the same command to continue" if resumes else ""))
         return 130
     except BrokenPipeError:  # whoever read our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -125,7 +162,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as err:  # InputError, scikit-learn's checks, and the disk
         _tell(f"error: {_one_line(err)}")
         return 2
-    return 0
+    return code or 0
 
 
 def _tell(message: str) -> None:
@@ -367,13 +404,47 @@ def _evaluate(args: argparse.Namespace) -> None:
 # --- list ------------------------------------------------------------------------------------
 
 
+def _engine(args: argparse.Namespace) -> Any:
+    from secateurs.command.experiments import Engine
+
+    return Engine(
+        jobs=args.jobs,
+        cluster=args.cluster,
+        num_gpus=args.num_gpus,
+        device=args.device,
+        dry_run=args.dry_run,
+        say=(lambda _: None) if args.quiet else lambda line: print(line, flush=True),
+    )
+
+
+def _run(args: argparse.Namespace) -> int:
+    from secateurs.command.experiments import run_spec
+
+    given = settings.parse(args.set)
+    return 0 if run_spec(args.spec, args.out, given, _engine(args)) else 3
+
+
+def _paper(args: argparse.Namespace) -> int:
+    from secateurs.command.experiments import run_paper
+
+    return 0 if run_paper(args.file, args.out, args.scale, _engine(args)) else 3
+
+
+def _report(args: argparse.Namespace) -> None:
+    from secateurs.command.experiments import write_report
+
+    write_report(args.runs, args.out)
+    print(f"{args.out}: {args.out.stat().st_size:,} bytes")
+
+
 def _list(args: argparse.Namespace) -> None:
     from secateurs.command.catalogue import listed
+    from secateurs.command.experiments import list_stores
 
     for topic in TOPICS if args.topic is None else (args.topic,):
         if args.topic is None:
             print(f"{topic}:")
-        found = listed(topic)
-        width = max(map(len, found))
+        found = list_stores(args.folder) if topic == "runs" else listed(topic)
+        width = max(map(len, found), default=0)
         for name, line in found.items():
             print(f"{'  ' * (args.topic is None)}{name:<{width}}  {line}")

@@ -83,8 +83,8 @@ def read_table(source: str | Path) -> Table:
 
     Files are .csv, .csv.gz (commas, or semicolons or tabs if the header has no comma), .feather
     and .parquet, in upper or lower case. OpenML tasks come through the optional `openml` client
-    and its cache; row identifiers and columns that OpenML says to ignore are left out. A bare NAME is
-    `tabular/NAME.parquet` under `data_root()`, if it is there.
+    and its cache; row identifiers and columns that OpenML says to ignore are left out. A bare
+    NAME is `tabular/NAME.parquet` under `data_root()`, if it is there.
 
     Errors: InputError, one line, for every source that does not give a table with at least one
     row and one column and unique column names.

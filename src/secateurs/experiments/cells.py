@@ -28,7 +28,6 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
 from torch import Tensor, nn
 
-import secateurs
 from secateurs import checkpoint, masks, model_directory, tabular, tickets, training
 from secateurs import device as devices
 from secateurs.data.batches import Data, batch_spans
@@ -409,7 +408,7 @@ def _xgboost(seed: int) -> Any:
 def _environment() -> dict[str, Any]:
     """Return versions and the git revision of the source, if it is a checkout."""
     revision = None
-    home = Path(secateurs.__file__).parent
+    home = Path(__file__).parent
     try:
         told = subprocess.run(
             ["git", "-C", str(home), "describe", "--always", "--dirty", "--abbrev=12"],
@@ -421,10 +420,9 @@ def _environment() -> dict[str, Any]:
         revision = told.stdout.strip() or None
     except (OSError, subprocess.TimeoutExpired):
         pass
-    names = ("torch", "numpy", "scikit-learn", "pandas")
+    names = ("secateurs", "torch", "numpy", "scikit-learn", "pandas")
     return {
         "versions": {
-            "secateurs": secateurs.__version__,
             "python": platform.python_version(),
             **{name: version(name) for name in names},
         },

@@ -34,7 +34,6 @@ def weight_histogram(weights: Iterable[Tensor]) -> list[int]:
     return counted
 
 
-
 def weight_movement(
     start: Mapping[str, Tensor], end: Mapping[str, Tensor], names: Iterable[str]
 ) -> float:

@@ -1,0 +1,223 @@
+"""The verbs run, paper and report: from a file to cells, from cells to a page."""
+
+import importlib.util
+import os
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pandas as pd
+
+from secateurs.errors import InputError
+from secateurs.experiments.progress import RunProgress
+from secateurs.experiments.run import Summary, plan_line, run
+from secateurs.experiments.spec import Run, read_toml
+from secateurs.experiments.store import Plan, Store
+from secateurs.report.page import Block, Table, write
+from secateurs.report.runs import page, results, store_page
+from secateurs.report.tables import reported_text
+
+__all__ = ["SCALES", "Engine", "list_stores", "load_paper", "run_paper", "run_spec", "write_report"]
+
+SCALES = ("smoke", "small", "paper")
+SMOKE = "smoke: not evidence"
+
+
+class Engine:
+    """Where cells are run: the options that `run` and `paper` share."""
+
+    def __init__(
+        self,
+        *,
+        jobs: int | None,
+        cluster: str | None,
+        num_gpus: float,
+        device: str | None,
+        dry_run: bool,
+        say: Callable[[str], None],
+    ) -> None:
+        if jobs is not None and jobs < 1:
+            raise InputError(f"--jobs must be at least 1, got {jobs}")
+        self.jobs = jobs or _cores()
+        self.cluster, self.num_gpus, self.device = cluster, num_gpus, device
+        self.dry_run, self.say = dry_run, say
+
+    def fill(self, store: Store, plan: Plan) -> Summary | None:
+        """Run what is to do of a plan; None if it was only to be told."""
+        cells = [one.cell for one in plan.runs]
+        self.say(plan_line(cells, store, jobs=self.jobs))
+        if self.dry_run:
+            return None
+        store.check_writable()
+        store.write_plan(plan)
+        with RunProgress(plan.name) as progress:
+            return run(
+                cells,
+                store,
+                jobs=self.jobs,
+                cluster=self.cluster,
+                num_gpus=self.num_gpus,
+                device=self.device,
+                progress=progress,
+            )
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _close(
+    engine: Engine,
+    store: Store,
+    plan: Plan,
+    summary: Summary,
+    draw: Callable[[pd.DataFrame, Mapping[str, Any]], Sequence[Block]],
+) -> bool:
+    """Print the tables, write the page, say what failed; return whether nothing did."""
+    written = next(one for one in store.plans() if one["name"] == plan.name)
+    frame = store.frame(written["runs"])
+    blocks = [] if frame.empty else list(draw(frame, written))
+    for block in blocks:
+        if isinstance(block, Table):
+            engine.say(f"\n{block.title}\n{reported_text(block)}\n{block.note}")
+    path = store.root / f"{plan.name}.html"
+    write(path, page(store, written, blocks))
+    if plan.stamp:
+        engine.say(f"\n{plan.stamp}")
+    engine.say(
+        f"\n{summary.done:,} cells done, {summary.already:,} before, {len(summary.failed):,} failed"
+        f"\npage: {path}"
+    )
+    for name, reason in list(summary.failed.items())[:10]:
+        print(f"secateurs: failed: {name}: {reason}", file=sys.stderr)
+    if len(summary.failed) > 10:
+        print(f"secateurs: and {len(summary.failed) - 10:,} more", file=sys.stderr)
+    return not summary.failed
+
+
+def run_spec(file: Path, out: Path, settings: Mapping[str, Any], engine: Engine) -> bool:
+    """Run what a TOML file asks for; return whether no cell failed.
+
+    Raises:
+        InputError: the file or the settings cannot be used, or the store cannot be written.
+    """
+    runs = read_toml(file, settings)
+    told = " ".join(shlex.quote(f"{name}={value}") for name, value in settings.items())
+    command = f"secateurs run {file} --out {out}" + (f" --set {told}" if told else "")
+    plan = Plan(name=file.stem, title=file.stem, runs=runs, command=command)
+    store = Store(out)
+    summary = engine.fill(store, plan)
+    return summary is None or _close(engine, store, plan, summary, results)
+
+
+@contextmanager
+def _importable(folder: Path) -> Iterator[None]:
+    """Let a file import its neighbours, as Python lets a script; leave nothing of them behind."""
+    before = set(sys.modules)
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
+        for name in set(sys.modules) - before:
+            origin = getattr(sys.modules[name], "__file__", None)
+            if origin and Path(origin).parent == folder:
+                del sys.modules[name]
+
+
+def load_paper(file: Path) -> ModuleType:
+    """Return the module of one table or figure.
+
+    It has `TITLE`, `CLAIM`, `PUBLISHED` (percentages by data set and arm), `runs(scale)`, and
+    `table(frame)` or `figure(frame)`, which return blocks of `secateurs.report.page`. The file is
+    executed: pass your own.
+
+    Raises:
+        InputError: no such file, or a name that it lacks.
+    """
+    file = file.resolve()
+    if not file.is_file() or file.suffix != ".py":
+        raise InputError(
+            f"a paper is a Python file such as papers/iunet/table_4.py, got {file}; check the path"
+        )
+    described = importlib.util.spec_from_file_location(f"paper_{file.stem}", file)
+    assert described is not None
+    assert described.loader is not None
+    module = importlib.util.module_from_spec(described)
+    with _importable(file.parent):
+        described.loader.exec_module(module)
+    lacks = [n for n in ("TITLE", "CLAIM", "PUBLISHED", "runs") if not hasattr(module, n)]
+    if not hasattr(module, "table") and not hasattr(module, "figure"):
+        lacks.append("table or figure")
+    if lacks:
+        raise InputError(f"{file} must define TITLE, CLAIM, PUBLISHED, runs(scale) and "
+                         f"table(frame) or figure(frame); it lacks {', '.join(lacks)}")  # fmt: skip
+    return module
+
+
+def run_paper(file: Path, out: Path, scale: str, engine: Engine) -> bool:
+    """Run one table or figure of a paper; return whether no cell failed.
+
+    Raises:
+        InputError: the file cannot be used, or the store cannot be written.
+    """
+    paper = load_paper(file)
+    runs: list[Run] = paper.runs(scale)
+    plan = Plan(
+        name=f"{file.stem}-{scale}",
+        title=paper.TITLE,
+        claim=paper.CLAIM,
+        runs=runs,
+        value=getattr(paper, "VALUE", "balanced_accuracy"),
+        baseline=getattr(paper, "BASELINE", ""),
+        published=paper.PUBLISHED,
+        command=f"secateurs paper {file} --out {out} --scale {scale}",
+        stamp=SMOKE if scale == "smoke" else "",
+    )
+    store = Store(out)
+    summary = engine.fill(store, plan)
+
+    def draw(frame: pd.DataFrame, _: Mapping[str, Any]) -> Sequence[Block]:
+        drawn: list[Block] = []
+        for name in ("figure", "table"):
+            if hasattr(paper, name):
+                drawn += getattr(paper, name)(frame)
+        return drawn
+
+    return summary is None or _close(engine, store, plan, summary, draw)
+
+
+def write_report(runs: Path, out: Path) -> None:
+    """Write the page of every plan in a store.
+
+    Raises:
+        InputError: nothing there, or `out` cannot be written.
+    """
+    write(out, store_page(Store(runs), heading=runs.name))
+
+
+def list_stores(folder: Path) -> dict[str, str]:
+    """Return a line about each store in a folder, or about the folder if it is one.
+
+    >>> list_stores(Path("no/such/folder"))
+    {}
+    """
+    found = {}
+    inside = sorted(folder.iterdir()) if folder.is_dir() else []
+    for one in [folder, *inside]:
+        if not (one / "plans").is_dir():
+            continue
+        store = Store(one)
+        names = store.keys()
+        done = sum(map(store.finished, names))
+        failed = sum(store.error(name) is not None for name in names)
+        plans = ", ".join(plan["name"] for plan in store.plans())
+        text = f"{plans}: {done:,} of {len(names):,} cells begun are finished"
+        found[str(one)] = text + (f", {failed:,} failed" if failed else "")
+    return found
