@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from secateurs.experiments.spec import key, read_toml
+
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -36,3 +38,11 @@ def test_every_command_in_the_readme_exists():
     help_text = build_parser().format_help()
     assert verbs
     assert all(verb in help_text for verb in verbs)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_toml_blocks_are_experiments(page, tmp_path):
+    for block in re.findall(r"^```toml\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL):
+        (tmp_path / "spec.toml").write_text(block)
+        runs = read_toml(tmp_path / "spec.toml")
+        assert len({key(run.cell) for run in runs}) > 5

@@ -252,3 +252,17 @@ def test_one_revived_weight_is_found():
         network.weight[0, 1] = 1e-30
     with pytest.raises(AssertionError, match="1 pruned weights of weight are not zero"):
         masks.check_held(dict(network.named_parameters()), mask)
+
+
+@given(st.integers(0, 1000), st.floats(0.05, 1))
+def test_top_like_has_the_counts_of_one_and_the_scores_of_the_other(seed, density):
+    generator = torch.Generator().manual_seed(seed)
+    scores = {name: torch.rand(7, 5, generator=generator) for name in "ab"}
+    other = {name: torch.rand(7, 5, generator=generator) for name in "ab"}
+    mask = masks.keep_top(scores, density, allow_empty=True)
+    found = masks.top_like(other, mask)
+    assert masks.kept_per_layer(found) == masks.kept_per_layer(mask)
+    for name, kept in found.items():
+        if kept.any() and not kept.all():
+            assert other[name][kept].min() >= other[name][~kept].max()
+    assert masks.iou(masks.top_like(scores, mask), mask) == 1

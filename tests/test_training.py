@@ -591,3 +591,44 @@ def test_pis_equals_a_larger_learning_rate_on_the_encoder(make_network, data, vi
         factor = kappa if name in ENCODER else 1.0
         assert torch.equal(small.get_parameter(name), factor * weight)
         assert not torch.equal(weight, start.get_parameter(name))
+
+
+# --- watching and statistics ---------------------------------------------------------------------
+
+
+def test_what_is_watched_joins_the_history_and_changes_nothing(make_network, data):
+    phase = PhaseConfig(epochs=3, batch_size=32)
+    plain, watched = make_network(), make_network()
+    fit(plain, data, phase)
+
+    def watch(network):
+        return {"first": float(network.encoder[0].weight[0, 0].detach())}
+
+    trained = fit(watched, data, phase, watch=watch)
+    assert same(plain.state_dict(), watched.state_dict())
+    firsts = [row["first"] for row in trained.history]
+    assert len(set(firsts)) == 3
+    assert firsts[-1] == float(watched.encoder[0].weight[0, 0].detach())
+
+
+def test_reestimated_statistics_are_the_mean_over_batches(make_network, data):
+    x = data.train[0]
+    network = make_network()
+    before = copy.deepcopy(network)
+    training.reestimate_statistics_(network, x, batch_size=40)
+    first = before.encoder[0](x).detach()
+    parts = [first[:40], first[40:80], first[80:]]
+    batchnorm = network.encoder[1]
+    assert torch.allclose(batchnorm.running_mean, torch.stack([p.mean(0) for p in parts]).mean(0))
+    spread = torch.stack([p.var(0) for p in parts]).mean(0)
+    assert torch.allclose(batchnorm.running_var, spread)
+    assert batchnorm.momentum == before.encoder[1].momentum
+    assert network.training == before.training
+    for (name, one), other in zip(network.named_parameters(), before.parameters(), strict=True):
+        assert torch.equal(one, other), name
+
+
+def test_reestimated_statistics_never_see_a_batch_of_one(make_network):
+    network = make_network()
+    training.reestimate_statistics_(network, torch.randn(33, 6), batch_size=32)
+    assert all(torch.isfinite(t).all() for t in network.state_dict().values())

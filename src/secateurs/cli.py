@@ -439,12 +439,11 @@ def _report(args: argparse.Namespace) -> None:
 
 def _list(args: argparse.Namespace) -> None:
     from secateurs.command.catalogue import listed
-    from secateurs.command.experiments import list_stores
 
     for topic in TOPICS if args.topic is None else (args.topic,):
         if args.topic is None:
             print(f"{topic}:")
-        found = list_stores(args.folder) if topic == "runs" else listed(topic)
+        found = listed(topic, args.folder)
         width = max(map(len, found), default=0)
         for name, line in found.items():
             print(f"{'  ' * (args.topic is None)}{name:<{width}}  {line}")

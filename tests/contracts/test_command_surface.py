@@ -13,6 +13,16 @@ from secateurs import __version__
 from secateurs.cli import build_parser, main
 from secateurs.estimator import TicketClassifier, TicketRegressor
 
+ENGINE = [
+    "--out DIR!",
+    "--jobs N",
+    "--cluster ADDRESS",
+    "--num-gpus X",
+    "--device NAME",
+    "--dry-run",
+    "--quiet",
+]
+
 SURFACE = {
     "fit": [
         "DATA",
@@ -26,7 +36,10 @@ SURFACE = {
     ],
     "predict": ["MODEL", "DATA", "--out FILE!"],
     "evaluate": ["MODEL", "DATA", "--target COLUMN", "--json"],
-    "list": ["[{networks,criteria,objectives,measures,datasets}]"],
+    "run": ["SPEC", "--set a.b=JSON", *ENGINE],
+    "paper": ["FILE", "--scale {smoke,small,paper}!", *ENGINE],
+    "report": ["RUNS", "--out FILE!"],
+    "list": ["[{networks,criteria,objectives,measures,datasets,runs}]", "[DIR]"],
 }
 
 CLASSIFIER = [

@@ -22,14 +22,14 @@ def standing(settled, of=20, failed=0, seconds=10.0, running=()):
 
 def test_a_line_for_each_tenth_without_a_terminal(capsys):
     with RunProgress("table") as progress:
-        for settled in range(21):
-            progress(standing(settled, failed=settled // 20))
+        for settled in range(33):
+            progress(standing(settled, of=32, failed=settled // 32))
     out, err = capsys.readouterr()
     assert out == ""
     lines = err.splitlines()
-    assert len(lines) == 10
-    assert lines[0] == "table: 2 of 20 cells, 10 s, about 2 min left"
-    assert lines[-1] == "table: 20 of 20 cells, 1 failed, 10 s"
+    assert len(lines) == 8
+    assert lines[0] == "table: 4 of 32 cells, 10 s, about 70 s left"
+    assert lines[-1] == "table: 32 of 32 cells, 1 failed, 10 s"
 
 
 def test_slow_cells_are_told_one_by_one(capsys, monkeypatch):
@@ -44,10 +44,14 @@ def test_slow_cells_are_told_one_by_one(capsys, monkeypatch):
 
 
 def test_a_run_that_was_interrupted_says_where_it_stood(capsys):
-    with pytest.raises(KeyboardInterrupt), RunProgress() as progress:
-        progress(standing(3))
-        progress(standing(4))
-        raise KeyboardInterrupt
+    def interrupted():
+        with RunProgress() as progress:
+            progress(standing(3))
+            progress(standing(4))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert capsys.readouterr().err.splitlines()[-1].startswith("4 of 20 cells, ")
 
 
@@ -90,7 +94,8 @@ def test_no_estimate_before_anything_is_settled():
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(0.2, "0 s"), (89, "89 s"), (91, "2 min"), (5399, "90 min"), (1e5, "27.8 h")]
+    ("seconds", "text"),
+    [(0.2, "0 s"), (89, "89 s"), (91, "2 min"), (5399, "90 min"), (1e5, "27.8 h")],
 )
 def test_durations(seconds, text):
     assert duration(seconds) == text

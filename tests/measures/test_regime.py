@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 
@@ -48,3 +49,14 @@ def test_an_empty_layer_is_no_error():
     start = {"a": torch.tensor([1.0, 2.0]), "b": torch.ones(2)}
     mask = {"a": torch.tensor([False, True]), "b": torch.zeros(2, dtype=torch.bool)}
     assert regime.start_mask_overlap(start, mask) == 1
+
+
+def test_a_histogram_counts_every_weight_once_in_its_bin():
+    weights = [10 ** (torch.rand(3, 50) * 8 - 6), -(10 ** (torch.rand(40) * 8 - 6)), torch.zeros(7)]
+    flat = np.abs(np.concatenate([w.numpy().ravel() for w in weights]).astype(np.float64))
+    clipped = np.clip(flat, regime.HISTOGRAM_EDGES[0], regime.HISTOGRAM_EDGES[-1] * (1 - 1e-9))
+    twin, _ = np.histogram(clipped, regime.HISTOGRAM_EDGES)
+    counts = regime.weight_histogram(weights)
+    assert sum(counts) == 197
+    # weights within rounding of an edge may fall on either side
+    assert np.abs(np.cumsum(counts) - np.cumsum(twin)).max() <= 1

@@ -16,3 +16,11 @@ def test_parameters_by_hand(make_network):
     assert size.n_parameters_kept(network, mask) == 4 + 256 + unprunable
     assert size.n_parameters_kept(network, {}) == size.n_parameters(network)
     assert size.n_parameters_kept(network, masks.ones(mask)) == size.n_parameters(network)
+
+
+def test_flops_are_those_of_the_matrix_products(make_network):
+    network = make_network(n_inputs=6, n_outputs=3)
+    weights = 6 * 16 + 16 * 16 + 16 * 3
+    assert size.forward_flops(network.eval(), torch.ones(10, 6)) == 2 * weights * 10
+    kernel = torch.nn.Conv2d(3, 8, 3, padding=1)
+    assert size.forward_flops(kernel, torch.ones(2, 3, 5, 5)) == 2 * 2 * 25 * 8 * 27

@@ -1,6 +1,7 @@
 """The verbs run, paper and report: from a file to cells, from cells to a page."""
 
 import importlib.util
+import json
 import os
 import shlex
 import sys
@@ -21,9 +22,8 @@ from secateurs.report.page import Block, Table, write
 from secateurs.report.runs import page, results, store_page
 from secateurs.report.tables import reported_text
 
-__all__ = ["SCALES", "Engine", "list_stores", "load_paper", "run_paper", "run_spec", "write_report"]
+__all__ = ["SMOKE", "Engine", "load_paper", "run_paper", "run_spec", "write_report"]
 
-SCALES = ("smoke", "small", "paper")
 SMOKE = "smoke: not evidence"
 
 
@@ -108,8 +108,9 @@ def run_spec(file: Path, out: Path, settings: Mapping[str, Any], engine: Engine)
         InputError: the file or the settings cannot be used, or the store cannot be written.
     """
     runs = read_toml(file, settings)
-    told = " ".join(shlex.quote(f"{name}={value}") for name, value in settings.items())
-    command = f"secateurs run {file} --out {out}" + (f" --set {told}" if told else "")
+    told = [f"{name}={json.dumps(value)}" for name, value in settings.items()]
+    command = f"secateurs run {file} --out {out}"
+    command += "".join(f" --set {shlex.quote(one)}" for one in told)
     plan = Plan(name=file.stem, title=file.stem, runs=runs, command=command)
     store = Store(out)
     summary = engine.fill(store, plan)
@@ -200,24 +201,3 @@ def write_report(runs: Path, out: Path) -> None:
         InputError: nothing there, or `out` cannot be written.
     """
     write(out, store_page(Store(runs), heading=runs.name))
-
-
-def list_stores(folder: Path) -> dict[str, str]:
-    """Return a line about each store in a folder, or about the folder if it is one.
-
-    >>> list_stores(Path("no/such/folder"))
-    {}
-    """
-    found = {}
-    inside = sorted(folder.iterdir()) if folder.is_dir() else []
-    for one in [folder, *inside]:
-        if not (one / "plans").is_dir():
-            continue
-        store = Store(one)
-        names = store.keys()
-        done = sum(map(store.finished, names))
-        failed = sum(store.error(name) is not None for name in names)
-        plans = ", ".join(plan["name"] for plan in store.plans())
-        text = f"{plans}: {done:,} of {len(names):,} cells begun are finished"
-        found[str(one)] = text + (f", {failed:,} failed" if failed else "")
-    return found

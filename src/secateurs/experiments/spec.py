@@ -20,6 +20,7 @@ from secateurs.tickets import TicketConfig, keep_step, searches
 from secateurs.training import PhaseConfig
 
 __all__ = [
+    "FORMAT",
     "Cell",
     "PeerCell",
     "Rows",
@@ -35,6 +36,7 @@ __all__ = [
 ]
 
 FORMAT = 1
+"""Part of every key: another one makes every result that was kept unknown."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

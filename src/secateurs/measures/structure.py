@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from scipy.stats import rankdata  # type: ignore[import-untyped,unused-ignore]
+from scipy.stats import rankdata
 from torch import Tensor
 
 from secateurs import masks

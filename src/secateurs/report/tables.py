@@ -10,7 +10,7 @@ from secateurs.errors import InputError
 from secateurs.measures import statistics
 from secateurs.report.page import Cell, Table, Value
 
-__all__ = ["arms_by_dataset", "arms_summary", "chosen", "reported_text"]
+__all__ = ["DATASET", "SPLIT", "arms_by_dataset", "arms_summary", "chosen", "reported_text"]
 
 DATASET, SPLIT = "rows.dataset", "rows.split"
 

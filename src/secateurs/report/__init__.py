@@ -1,0 +1,1 @@
+"""From tidy tables to figures to one self-contained HTML page."""

@@ -1,0 +1,312 @@
+"""What cells compute: the same as the method by hand, on splits that do not leak."""
+
+import json
+import subprocess
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.linear_model import LogisticRegression
+
+from secateurs import masks
+from secateurs.checkpoint import unnest
+from secateurs.data.views import corruption
+from secateurs.errors import InputError
+from secateurs.experiments.arms import arm, beta_lasso
+from secateurs.experiments.cells import estimate, execute, prepare, split
+from secateurs.experiments.spec import PeerCell, Rows, TicketCell, key, needs, with_needs
+from secateurs.experiments.store import Store
+from secateurs.measures.quality import classification
+from secateurs.model_directory import unpack
+from secateurs.optimizers import SGD, AdamW
+from secateurs.preparation import groups
+from secateurs.tabular import start_network
+from secateurs.tickets import TicketConfig, find_ticket
+from secateurs.training import PhaseConfig, outputs
+
+ROWS = Rows(dataset="sklearn:wine", validation_folds=4)
+IUNET = TicketConfig(
+    search=PhaseConfig(epochs=3, optimizer=SGD(lr=0.05), contrastive_weight=1.0, batch_size=32),
+    finetune=PhaseConfig(epochs=7, optimizer=AdamW(), batch_size=32),
+    compression=4.0,
+)
+CELL = TicketCell(rows=ROWS, config=IUNET, widths=(16, 16), seed=3)
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path)
+
+
+def finish(store, *cells):
+    for name, cell in with_needs(cells).items():
+        status = execute(cell, store.root, device="cpu")
+        assert status in ("done", "already"), (store.error(name) or {}).get("traceback")
+    return [store.result(key(cell)) for cell in cells]
+
+
+# --- rows ----------------------------------------------------------------------------------------
+
+
+@given(st.integers(0, 50), st.integers(2, 6), st.sampled_from([0, 2, 4]))
+def test_a_split_is_a_partition_by_groups_of_identical_rows(seed, test_folds, validation_folds):
+    rng = np.random.default_rng(seed)
+    X = pd.DataFrame({"a": rng.integers(0, 8, 120), "b": rng.integers(0, 8, 120)})
+    y = rng.integers(0, 3, 120)
+    rows = Rows(dataset="", split=seed, test_folds=test_folds, validation_folds=validation_folds)
+    sides = split(X, y, rows)
+    assert sorted(np.concatenate(sides)) == list(range(120))
+    groups = [set(map(tuple, X.iloc[side].to_numpy())) for side in sides]
+    assert not (groups[0] & groups[1] or groups[0] & groups[2] or groups[1] & groups[2])
+    assert bool(len(sides[1])) == bool(validation_folds)
+
+
+def test_a_split_keeps_the_shares_of_rows_and_classes():
+    X = pd.DataFrame({"a": np.arange(1000)})
+    y = np.repeat([0, 1, 2], [700, 250, 50])
+    train, held, test = split(X, y, Rows(dataset="", validation_folds=4))
+    for side, n in ((train, 600), (held, 200), (test, 200)):
+        assert len(side) == n
+        np.testing.assert_allclose(np.bincount(y[side]) / n, [0.7, 0.25, 0.05], atol=0.01)
+
+
+def test_a_class_smaller_than_the_folds_is_split_without_a_word():
+    X, y = pd.DataFrame({"a": range(42)}), np.repeat([0, 1, 2], [20, 20, 2])
+    sides = split(X, y, Rows(dataset="", validation_folds=4))
+    assert sum(map(len, sides)) == 42
+    with pytest.raises(InputError, match="cannot be split into 5 stratified folds"):
+        split(X.iloc[-2:], y[-2:], Rows(dataset="few"))
+
+
+def test_splits_differ_by_their_seed_and_by_nothing_else():
+    X, y = pd.DataFrame({"a": range(100)}), np.arange(100) % 2
+    one, same, other = (
+        split(X, y, Rows(dataset=d, split=s)) for d, s in (("", 0), ("x", 0), ("", 1))
+    )
+    assert np.array_equal(one[2], same[2])
+    assert not np.array_equal(one[2], other[2])
+
+
+def test_the_preparation_sees_training_rows_only():
+    prepared = prepare(ROWS)
+    x = prepared.data.train[0]
+    assert torch.allclose(x.mean(0), torch.zeros(x.shape[1]), atol=1e-5)
+    assert not torch.allclose(prepared.test[0].mean(0), torch.zeros(x.shape[1]), atol=1e-3)
+    assert [len(x), len(prepared.data.validation[0]), len(prepared.test[0])] == [106, 36, 36]
+    assert prepared.seen == 0
+
+
+def test_a_table_of_the_data_root_is_read_by_its_name(tmp_path, monkeypatch):
+    (tmp_path / "tabular").mkdir()
+    frame = pd.DataFrame({"a": [0.0, 1.0] * 20, "b": range(40), "target": ["no", "yes"] * 20})
+    frame.to_parquet(tmp_path / "tabular" / "toy.parquet")
+    monkeypatch.setenv("SECATEURS_DATA", str(tmp_path))
+    prepared = prepare(Rows(dataset="toy"))
+    assert prepared.classes.tolist() == ["no", "yes"]
+    frame.assign(target=[0.5, 1.25] * 20).to_parquet(tmp_path / "tabular" / "numbers.parquet")
+    with pytest.raises(InputError, match="experiments are about classes"):
+        prepare(Rows(dataset="numbers"))
+
+
+# --- cells ---------------------------------------------------------------------------------------
+
+
+def test_a_ticket_cell_is_find_ticket_to_the_bit(store):
+    (result,) = finish(store, CELL)
+    prepared = prepare(ROWS)
+    network = start_network(13, 3, (16, 16), seed=3)
+    view = corruption(prepared.data.train[0], groups(prepared.preparation), rate=0.6)
+    ticket = find_ticket(network, prepared.data, IUNET, seed=3, view=view, device="cpu")
+    tensors, meta = store.tensors(key(CELL))
+    members, kept = unpack(tensors, (meta["n_inputs"], meta["n_outputs"], (16, 16)), [0])
+    assert masks.iou(kept[0], ticket.mask) == 1
+    for name, tensor in ticket.network.state_dict().items():
+        assert torch.equal(members[0].state_dict()[name], tensor), name
+    x, y = prepared.test
+    proba = outputs(ticket.network, x).double().softmax(1).numpy()
+    assert result["test"] == classification(y.numpy(), proba, np.arange(3))
+    assert len(store.history(key(CELL))) == 7
+    (search,) = needs(CELL)
+    assert len(store.history(key(search))) == 3
+    state = unnest(store.tensors(key(search))[0], "state")
+    assert torch.equal(state["encoder.0.weight"], ticket.searched.state["encoder.0.weight"])
+
+
+def test_results_say_what_they_cost_and_of_what_they_came(store):
+    (result,) = finish(store, CELL)
+    (search,) = needs(CELL)
+    searching = store.result(key(search))
+    weights = 13 * 16 + 16 * 16 + 16 * 3
+    assert searching["flops"] == 3 * 2 * 2 * weights * 106 * 3
+    assert result["flops"] == 3 * 2 * weights * 106 * 7
+    assert result["flops_with_search"] == result["flops"] + searching["flops"]
+    assert result["size"]["density"] == 0.25
+    assert 0 < result["regime"]["weight_movement"] < 10
+    assert 0 <= result["regime"]["start_mask_overlap"] <= 1
+    assert set(result["layer_density"]) == {"encoder.0.weight", "encoder.3.weight"}
+    assert {"torch", "numpy", "secateurs", "python"} <= set(result["versions"])
+    assert result["peak_memory"] > 2**20
+    assert result["seconds"] > 0
+    assert result["device"] == "cpu"
+    assert len(result["data"]) == 16
+    history = store.history(key(search))
+    assert {"weight_movement", "start_mask_overlap", "histogram", "contrastive"} <= set(history)
+    assert sum(history["histogram"].iloc[-1]) == 13 * 16 + 16 * 16
+
+
+def test_one_search_serves_all_that_reads_it(store):
+    names = ("IUNet", "shuffled mask", "untrained ticket", "no rewind", "no-prune", "dense")
+    cells = [replace(CELL, config=arm(name, IUNET)) for name in names]
+    results = dict(zip(names, finish(store, *cells), strict=True))
+    assert len(store.keys()) == len(names) + 1
+    assert results["dense"]["regime"]["weight_movement"] is None
+    assert results["dense"]["flops_with_search"] == results["dense"]["flops"]
+    assert results["untrained ticket"]["flops"] == 0
+    moved = {results[n]["regime"]["weight_movement"] for n in ("IUNet", "shuffled mask")}
+    assert len(moved) == 1
+    assert results["shuffled mask"]["layer_density"] == results["IUNet"]["layer_density"]
+
+
+def test_an_untrained_ticket_has_statistics_of_its_own_weights(store):
+    untrained = replace(CELL, config=arm("untrained ticket", IUNET))
+    finish(store, untrained)
+    tensors, meta = store.tensors(key(untrained))
+    members, _ = unpack(tensors, (meta["n_inputs"], meta["n_outputs"], (16, 16)), [0])
+    x = prepare(ROWS).data.train[0]
+    before = x @ members[0].get_parameter("encoder.0.weight").T
+    mean = members[0].get_buffer("encoder.1.running_mean")
+    # the mean over batches of 32, 32, 32 and 10 rows
+    batches = torch.stack([part.mean(0) for part in before.split(32)]).mean(0)
+    assert torch.allclose(mean, batches, atol=1e-6)
+
+
+def test_beta_lasso_runs_as_a_cell(store):
+    cell = replace(CELL, config=beta_lasso(IUNET, l1=2e-3))
+    (result,) = finish(store, cell)
+    assert 0 < result["size"]["density"] < 1
+
+
+def test_weights_balance_the_cross_entropy(store):
+    plain, balanced = (replace(CELL, class_weight=w) for w in (None, "balanced"))
+    one, two = finish(store, plain, balanced)
+    assert one["test"]["log_loss"] != two["test"]["log_loss"]
+
+
+@pytest.mark.parametrize("model", ["majority", "logistic_regression"])
+def test_peers_see_the_same_rows(store, model):
+    (result,) = finish(store, PeerCell(rows=ROWS, model=model))
+    prepared = prepare(ROWS)
+    (x, y), (x_test, y_test) = prepared.data.train, prepared.test
+    if model == "majority":
+        most = int(y.bincount().argmax())
+        assert result["test"]["accuracy"] == float((y_test == most).double().mean())
+        assert result["test"]["n_classes_predicted"] == 1
+    else:
+        fitted = LogisticRegression(max_iter=5000).fit(x.numpy(), y.numpy())
+        assert result["test"]["accuracy"] == fitted.score(x_test.numpy(), y_test.numpy())
+    assert "validation" in result
+
+
+def test_xgboost_takes_the_table_as_it_is(store):
+    pytest.importorskip("xgboost", reason="needs secateurs[tabular]")
+    (result,) = finish(store, PeerCell(rows=ROWS, model="xgboost"))
+    assert result["test"]["accuracy"] > 0.8
+
+
+# --- running -------------------------------------------------------------------------------------
+
+
+def test_what_is_finished_is_not_computed_again(store):
+    cell = PeerCell(rows=ROWS)
+    assert execute(cell, store.root) == "done"
+    before = (store.folder(key(cell)) / "DONE").stat().st_mtime_ns
+    assert execute(cell, store.root) == "already"
+    assert (store.folder(key(cell)) / "DONE").stat().st_mtime_ns == before
+
+
+def test_a_cell_that_another_holds_is_busy(store):
+    cell = PeerCell(rows=ROWS)
+    with store.claim(key(cell)):
+        assert execute(cell, store.root) == "busy"
+    assert execute(cell, store.root) == "done"
+
+
+def test_a_failing_cell_leaves_its_traceback_and_may_be_tried_again(store, tmp_path, monkeypatch):
+    cell = PeerCell(rows=Rows(dataset="toy"))
+    monkeypatch.setenv("SECATEURS_DATA", str(tmp_path))
+    assert execute(cell, store.root) == "failed"
+    error = store.error(key(cell))
+    assert error["error"].startswith("InputError: tables are")
+    assert "Traceback (most recent call last)" in error["traceback"]
+    (tmp_path / "tabular").mkdir()
+    frame = pd.DataFrame({"a": range(40), "target": ["no", "yes"] * 20})
+    frame.to_parquet(tmp_path / "tabular" / "toy.parquet")
+    assert execute(cell, store.root) == "done"
+    assert store.error(key(cell)) is None
+
+
+def test_a_ticket_without_its_search_is_a_mistake_of_whoever_runs_it(store):
+    with pytest.raises(InputError, match=r"needs sklearn:wine split 0: search .* not finished"):
+        execute(CELL, store.root)
+
+
+def test_an_interrupted_cell_continues_from_its_checkpoint(store, monkeypatch):
+    (search,) = needs(CELL)
+    monkeypatch.setattr("secateurs.training.CHECKPOINT_SECONDS", 0.0)
+    calls = []
+
+    def die(*_args):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return [0] * 60
+
+    monkeypatch.setattr("secateurs.experiments.cells.weight_histogram", die)
+    with pytest.raises(KeyboardInterrupt):
+        execute(search, store.root)
+    assert not store.finished(key(search))
+    assert list(store.checkpoint(key(search)).iterdir())
+    monkeypatch.undo()
+    assert execute(search, store.root) == "done"
+    assert not store.checkpoint(key(search)).exists()
+    resumed, _ = store.tensors(key(search))
+    other = Store(store.root / "other")
+    execute(search, other.root)
+    plain, _ = other.tensors(key(search))
+    assert all(torch.equal(resumed[name], plain[name]) for name in plain)
+    histograms = store.history(key(search))["histogram"]
+    assert [sum(h) for h in histograms] == [0, 0, 13 * 16 + 16 * 16]
+
+
+def test_results_do_not_depend_on_the_number_of_threads(store):
+    torch.set_num_threads(2)
+    finish(store, CELL)
+    assert torch.get_num_threads() == 2
+    torch.set_num_threads(1)
+    other = Store(store.root / "other")
+    finish(other, CELL)
+    one, two = store.tensors(key(CELL))[0], other.tensors(key(CELL))[0]
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_the_source_is_told_by_its_revision(store):
+    (result,) = finish(store, PeerCell(rows=ROWS))
+    told = subprocess.run(
+        ["git", "rev-parse", "--is-inside-work-tree"], capture_output=True, text=True, check=False
+    )
+    assert (result["git"] is not None) == (told.stdout.strip() == "true")
+    assert json.dumps(result)
+
+
+def test_an_estimate_grows_with_the_work():
+    dense = replace(CELL, config=arm("dense", IUNET))
+    longer = replace(dense, config=replace(dense.config, finetune=PhaseConfig(epochs=70)))
+    (search,) = needs(CELL)
+    assert 0 < estimate(dense) < estimate(longer)
+    assert estimate(search) > 0
+    assert estimate(PeerCell(rows=ROWS)) < estimate(dense)
+    assert estimate(PeerCell(rows=Rows(dataset="sklearn:nothing"))) == 0
