@@ -178,6 +178,8 @@ def test_a_plan_that_is_none_is_refused(store):
     store.write_plan(Plan(name="p", title="t", runs=[]))
     path = store.root / "plans" / "p.json"
     assert json.loads(path.read_text())["runs"] == []
-    path.write_text("[]")
-    with pytest.raises(InputError, match="must be a plan written by secateurs"):
-        store.plans()
+    hostile = {**json.loads(path.read_text()), "runs": [{"key": "../../x", "arm": "a", "tried": 1}]}
+    for text in ("[]", "{", "{}", json.dumps(hostile)):
+        path.write_text(text)
+        with pytest.raises(InputError, match="must be a plan written by secateurs"):
+            store.plans()

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from secateurs.report.drawing import (
     bare_chart,
+    fitting,
     power_of_ten,
     shorten,
     spread,
@@ -69,6 +70,13 @@ def test_long_names_keep_both_ends():
         "learning rate of",
         "sixteen",
     ]
+
+
+@given(st.text(max_size=60), st.floats(60, 400))
+def test_names_are_shortened_only_as_far_as_needed(name, room):
+    found = fitting(name, room)
+    assert width_of(found) <= room
+    assert found == name or (width_of(name) > room and "…" in found)
 
 
 def test_broad_letters_take_more_room():

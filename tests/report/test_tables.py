@@ -81,7 +81,7 @@ def test_the_summary_agrees_with_the_statistics():
     row = family.set_index("arm").loc["IUNet"]
     assert by_name["minus dense"].mean == pytest.approx(100 * row["difference"])
     assert by_name["minus dense"].error == pytest.approx(100 * row["standard_error"])
-    assert by_name["win/tie/loss"] == "3/0/0"
+    assert by_name["w/t/l"] == "3/0/0"
     assert by_name["p (Holm)"] == pytest.approx(row["holm_p"], abs=1e-4)
     means = cells[cells["arm"] == "IUNet"].groupby("rows.dataset")["test.balanced_accuracy"].mean()
     assert by_name["balanced accuracy %"].mean == pytest.approx(100 * means.mean())

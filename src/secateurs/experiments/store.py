@@ -16,6 +16,7 @@ Nothing here deletes a result but `Store.forget`.
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -47,6 +48,7 @@ _SPEC, _RESULT, _METRICS, _TENSORS = (
     "metrics.parquet",
     "ticket.safetensors",
 )
+_KEY = re.compile("[0-9a-f]{16}")
 _DONE, _ERROR, _CHECKPOINT, _LOCK = "DONE", "error.json", "checkpoint", ".lock"
 
 
@@ -288,6 +290,9 @@ class Store:
             try:
                 plan = json.loads(path.read_bytes())
                 plan["published"] = {(d, arm): told for d, arm, told in plan["published"]}
+                for run in plan["runs"]:
+                    if not _KEY.fullmatch(run["key"]):  # it becomes a path
+                        raise ValueError("no key")
                 found.append({f.name: plan[f.name] for f in fields(Plan)})
             except (OSError, ValueError, KeyError, TypeError) as err:
                 raise InputError(f"{path} must be a plan written by secateurs; remove it") from err

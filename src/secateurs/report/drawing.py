@@ -39,6 +39,7 @@ __all__ = [
     "apart",
     "bare_chart",
     "box",
+    "fitting",
     "framed_chart",
     "log_scale",
     "name_ticks",
@@ -326,6 +327,8 @@ def spread(wanted: Sequence[float], sizes: Sequence[float], low: float, high: fl
 # ---- words and shapes ----------------------------------------------------------------------------
 
 
+# What XML cannot hold, though a table's names can.
+_UNWRITABLE = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _THIN = frozenset("-iljtfrI.,:;|'!()[]/ ")
 _BROAD = frozenset("mwMWOQG@%&")
 
@@ -351,6 +354,14 @@ def shorten(name: str, longest: int) -> str:
         return name
     tail = longest // 2 - 1
     return f"{name[: longest - tail - 1]}…{name[-tail:]}"
+
+
+def fitting(name: str, room: float) -> str:
+    """Return a name, shortened so far that it needs no more than `room` pixels."""
+    longest = len(name)
+    while longest > 4 and width_of(shorten(name, longest)) > room:
+        longest -= 1
+    return shorten(name, longest)
 
 
 def wrapped(name: str) -> list[str]:
@@ -379,7 +390,7 @@ def text(
         text.set("font-weight", weight)
     if rotate:
         text.set("transform", f"rotate({rotate:g} {x:.1f} {y:.1f})")
-    text.text = words
+    text.text = _UNWRITABLE.sub("\N{REPLACEMENT CHARACTER}", words)
     return text
 
 

@@ -311,9 +311,10 @@ def weight_histograms(
         axes.xaxis.set_major_formatter(FuncFormatter(drawing.power_of_ten))
         axes.yaxis.set_major_locator(MaxNLocator(nbins=4))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g}%"))
-        left, _, _, upper = drawing.box(chart, axes)
+        left, right, _, upper = drawing.box(chart, axes)
+        title = drawing.fitting(name, (right - left) * 0.9)  # it is bold
         chart.over.append(drawing.rectangle(left, upper - 17, 9, 9, colour))
-        chart.over.append(drawing.text(left + 14, upper - 12.5, name, weight="600"))
+        chart.over.append(drawing.text(left + 14, upper - 12.5, title, weight="600"))
         x, y = drawing.pixels(chart, axes, ends, np.zeros_like(ends))
         height = y[0] - drawing.pixels(chart, axes, ends[:1], np.array([top]))[1][0]
         chart.over.append(drawing.outline(x, y[0], rows[0] / top * height, drawing.FIRM, "none"))
@@ -361,7 +362,9 @@ def weight_map(
             f"columns must name each of the {weights.shape[1]} columns, got {len(columns)} names"
         )
     rows, n = weights.shape
-    written = [str(name) for name in columns] if columns is not None and n <= 40 else []
+    written: list[str] = []
+    if columns is not None and n <= 40:
+        written = [drawing.shorten(str(name), 30) for name in columns]
     tall = 222.0 if rows <= 100 else 300.0
     chart = drawing.framed_chart(
         ylabel=row_label,
@@ -469,9 +472,10 @@ def column_bars(
         others = float(values[rest].sum())
         mark = None if marks is None else float(np.nansum(marks[rest]))
         _bar(chart, len(shown), labels[-1], others, drawing.FIRM, mark=mark, error=None)
-    chart.over.append(drawing.text(left, 10, xlabel, fill=drawing.MUTED))
+    place = chart.width - 6 - drawing.width_of("by chance")
+    words = drawing.fitting(xlabel, place - 16 - left)
+    chart.over.append(drawing.text(left, 10, words, fill=drawing.MUTED))
     if marks is not None:
-        place = chart.width - 6 - drawing.width_of("by chance")
         chart.over.append(drawing.rectangle(place - 8, 3, 2, 14, drawing.INK))
         chart.over.append(drawing.text(place, 10, "by chance", fill=drawing.MUTED))
     return drawing.to_svg(chart)
@@ -573,7 +577,8 @@ def _names(arms: "pd.Series[str]", order: Sequence[str] | None) -> list[str]:
     found = [str(name) for name in arms.unique()]
     if order is None:
         return found
-    return [*order, *(name for name in found if name not in order)]
+    first = [str(name) for name in order]
+    return [*first, *(name for name in found if name not in first)]
 
 
 def _series(

@@ -636,9 +636,9 @@ def _training(history: pd.DataFrame) -> list[Block]:
             id_vars="epoch",
             value_vars=[name for name in lines if name in part],
             var_name="line",
-            value_name="loss",
+            value_name="value",
         )
-        long = long[np.isfinite(long["loss"])]
+        long = long[np.isfinite(long["value"])]
         if long.empty:
             continue
         long["line"] = long["line"].map(lines)
@@ -649,7 +649,7 @@ def _training(history: pd.DataFrame) -> list[Block]:
         blocks.append(
             Figure(
                 title=f"Loss of the {phase} phase",
-                svg=figures.curves(long, y="loss", by="line", ylabel="loss"),
+                svg=figures.curves(long, y="value", by="line", ylabel="loss"),
                 alt=f"Loss over {part['epoch'].nunique()} epochs of {phase}: "
                 f"{', '.join(long['line'].unique())}.",
                 caption=caption
@@ -660,9 +660,7 @@ def _training(history: pd.DataFrame) -> list[Block]:
         blocks.append(
             Figure(
                 title="Learning rate",
-                svg=figures.curves(
-                    history, y="lr", by="phase", ylabel="learning rate", logy=True
-                ),
+                svg=figures.curves(history, y="lr", by="phase", ylabel="learning rate", logy=True),
                 alt=f"Learning rate over the epochs of {' and '.join(history['phase'].unique())}.",
             )
         )

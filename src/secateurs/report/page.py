@@ -238,7 +238,7 @@ def write(path: Path, html: str) -> None:
     from secateurs.checkpoint import write_atomic  # brings torch, which no page needs
 
     def fill(temporary: Path) -> None:
-        temporary.write_bytes(html.encode("utf-8"))
+        temporary.write_bytes(html.encode("utf-8", errors="replace"))
 
     write_atomic(path, fill)
 

@@ -180,7 +180,7 @@ def arms_summary(
         "accuracy": f"{side}.accuracy",
         "log-loss": f"{side}.log_loss",
         "density": "size.density",
-        "parameters kept": "size.parameters_kept",
+        "kept": "size.parameters_kept",
         "movement": "regime.weight_movement",
         "CPU s": "cpu_seconds",
     }
@@ -193,7 +193,7 @@ def arms_summary(
             found = _mean_of(cells, source)
             if name == "accuracy" and found is not None:
                 row.append(Value(100 * found))
-            elif name == "parameters kept" and found is not None:
+            elif name == "kept" and found is not None:
                 row.append(round(found))
             else:
                 row.append(found)
@@ -208,7 +208,7 @@ def arms_summary(
             "arm",
             f"{word} %",
             f"minus {baseline}",
-            "win/tie/loss",
+            "w/t/l",
             "p (Holm)",
             *extra,
             "tried",
@@ -219,7 +219,8 @@ def arms_summary(
         f"paired by split, with the standard error over {over}; p of "
         + ("Wilcoxon's signed ranks" if n_sets > 1 else "the corrected t")
         + ", adjusted over the arms. CPU seconds are the cell's own: a search is counted once, "
-        "with its own cell. Tried: configurations among which validation rows chose.",
+        "with its own cell. W/t/l: data sets won, tied, lost. Kept: parameters. Tried: configurations "
+        "among which validation rows chose.",
         command=command,
     )
 
