@@ -33,7 +33,7 @@ def test_a_line_for_each_tenth_without_a_terminal(capsys):
 
 
 def test_slow_cells_are_told_one_by_one(capsys, monkeypatch):
-    monkeypatch.setattr(module, "EVERY_SECONDS", 0.0)
+    monkeypatch.setattr(module, "_EVERY_SECONDS", 0.0)
     with RunProgress() as progress:
         progress(standing(0, of=100))
         progress(standing(1, of=100))

@@ -1,11 +1,20 @@
 """Made results as a study would have them, and a page with every kind of block on them."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 
+from secateurs.experiments.arms import arm
+from secateurs.experiments.run import run
+from secateurs.experiments.spec import PeerCell, Rows, Run, TicketCell, key
+from secateurs.experiments.store import Plan, Store
+from secateurs.optimizers import SGD
 from secateurs.report import figures
 from secateurs.report.page import Facts, Figure, Scrubber, Section, Table, Text, Value, render
+from secateurs.tickets import TicketConfig
+from secateurs.training import PhaseConfig
 
 ARMS = ["dense", "IUNet", "omp-paper", "no-ILO", "no-PIS", "random mask"]
 NAMES = (
@@ -215,3 +224,51 @@ def page(sections):
         stamp="smoke: not evidence",
         footer="secateurs 0.1.0",
     )
+
+
+IUNET = TicketConfig(
+    search=PhaseConfig(epochs=3, optimizer=SGD(lr=0.05), contrastive_weight=1.0),
+    finetune=PhaseConfig(epochs=7),
+)
+
+
+def cell(name, split, compression=8.0):
+    config = arm(name, replace(IUNET, compression=compression))
+    rows = Rows(dataset="sklearn:wine", split=split, validation_folds=4)
+    return TicketCell(rows=rows, config=config, widths=(16, 16), seed=split)
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory):
+    """Real tiny cells: arms on two splits, a peer, a cell that fails, a grid of compressions."""
+    store = Store(tmp_path_factory.mktemp("runs"))
+    runs = [
+        Run(cell=cell(name, split), arm=name)
+        for name in ("dense", "IUNet", "no-ILO")
+        for split in range(2)
+    ]
+    peer = PeerCell(rows=Rows(dataset="sklearn:wine", validation_folds=4))
+    bad = PeerCell(rows=Rows(dataset="sklearn:nothing"))
+    runs += [Run(cell=peer, arm="majority"), Run(cell=bad, arm="<b>broken")]
+    store.write_plan(
+        Plan(
+            name="arms",
+            title="Arms & arms",
+            claim="A claim.",
+            runs=runs,
+            baseline="dense",
+            published={("sklearn:wine", "IUNet"): 12.34},
+            command="secateurs run arms.toml",
+            stamp="smoke: not evidence",
+        )
+    )
+    grid = [
+        Run(cell=cell("IUNet", split, r), arm="IUNet")
+        for split in range(2)
+        for r in (2.0, 4.0, 8.0)
+    ]
+    grid += [Run(cell=cell("dense", split), arm="dense") for split in range(2)]
+    store.write_plan(Plan(name="grid", title="Grid", runs=grid, baseline="dense"))
+    summary = run([one.cell for one in [*runs, *grid]], store, device="cpu")
+    assert list(summary.failed) == [key(bad)]
+    return store

@@ -15,6 +15,7 @@ from selenium.webdriver.common.keys import Keys
 
 from secateurs.report import figures
 from secateurs.report.page import Facts, Figure, Section, Table, Text, render
+from secateurs.report.runs import store_page
 
 pytestmark = pytest.mark.slow
 
@@ -97,6 +98,14 @@ def driver(tmp_path_factory):
 def address(tmp_path_factory, page):
     path = tmp_path_factory.mktemp("page") / "page.html"
     path.write_text(page, encoding="utf-8")
+    return path.as_uri()
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory, store):
+    """The page of a store of real cells."""
+    path = tmp_path_factory.mktemp("real") / "page.html"
+    path.write_text(store_page(store), encoding="utf-8")
     return path.as_uri()
 
 
@@ -335,7 +344,7 @@ def test_every_word_can_be_read(view, theme, switched):
 
 
 @pytest.mark.parametrize("width", [1280, 900, 400])
-@pytest.mark.parametrize("which", ["address", "hostile"])
+@pytest.mark.parametrize("which", ["address", "hostile", "real"])
 def test_nothing_overlaps_or_sticks_out(view, width, which, request):
     driver = view(width=width, at=request.getfixturevalue(which))
     driver.execute_script("for (const d of document.querySelectorAll('details')) d.open = true")
@@ -352,7 +361,7 @@ def test_nothing_overlaps_or_sticks_out(view, width, which, request):
     assert [pair for pair in itertools.combinations(boxes, 2) if meet(*pair, 1)] == []
 
 
-@pytest.mark.parametrize(("which", "n"), [("address", 8), ("hostile", 9)])
+@pytest.mark.parametrize(("which", "n"), [("address", 8), ("hostile", 9), ("real", 15)])
 def test_words_in_pictures_stay_inside_and_apart(view, which, n, request):
     driver = view(at=request.getfixturevalue(which))
     pictures = driver.execute_script(WORDS)

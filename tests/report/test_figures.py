@@ -18,7 +18,7 @@ from secateurs.errors import InputError
 from secateurs.report import figures
 from secateurs.report.drawing import FIRM, GREY, PALETTE, RULE
 
-NAME = "数据 κ $x$ <b> & “q”\x00\ud800"
+NAME = "数据 κ $x$ <b> & “q”\x00"
 
 
 def variable(colour):

@@ -1,7 +1,6 @@
 """What a cell does: rows, search, ticket, measures. The only part that computes."""
 
 import dataclasses
-import hashlib
 import os
 import platform
 import resource
@@ -12,7 +11,6 @@ import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from functools import cache, lru_cache
 from importlib.metadata import version
 from pathlib import Path
@@ -25,16 +23,15 @@ from numpy.typing import NDArray
 from sklearn.dummy import DummyClassifier
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedKFold
 from torch import Tensor, nn
 
 from secateurs import checkpoint, masks, model_directory, tabular, tickets, training
 from secateurs import device as devices
 from secateurs.data.batches import Data, batch_spans
-from secateurs.data.prepare import encode_frame, fit_preparation
-from secateurs.data.tables import read_table, split_target
+from secateurs.data.tables import read_table
 from secateurs.data.views import View, corruption
 from secateurs.errors import InputError
+from secateurs.experiments.rows import Prepared, prepare
 from secateurs.experiments.spec import (
     Cell,
     PeerCell,
@@ -50,129 +47,16 @@ from secateurs.measures.quality import classification
 from secateurs.measures.regime import start_mask_overlap, weight_histogram, weight_movement
 from secateurs.measures.size import forward_flops, n_parameters, n_parameters_kept
 from secateurs.networks.init import prunable
-from secateurs.preparation import Preparation, feature_names, groups
+from secateurs.preparation import feature_names, groups
 from secateurs.tickets import Searched, TicketConfig
 from secateurs.training import PhaseConfig
 
-__all__ = ["OVERLAP_DENSITY", "Prepared", "Status", "estimate", "execute", "prepare", "split"]
+__all__ = ["OVERLAP_DENSITY", "Status", "estimate", "execute"]
 
 Status = Literal["done", "already", "busy", "failed"]
 
 OVERLAP_DENSITY = 1 / 8
 """Density at which the overlap with the start's mask is followed during a search."""
-
-
-# --- rows ------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True)
-class Prepared:
-    """The encoded rows of a cell.
-
-    Args:
-        data: training rows, and validation rows if there are any; y are class codes.
-        test: rows that nothing was chosen on.
-        classes: labels in the order of the codes, of the whole table.
-        preparation: fitted on the training rows.
-        raw: the training, validation and test rows as they were read, for peers.
-        seen: share of the test rows whose features also occur in training.
-        digest: of the table as it was read: equal for equal tables.
-    """
-
-    data: Data
-    test: tuple[Tensor, Tensor]
-    classes: NDArray[Any]
-    preparation: Preparation
-    raw: tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]
-    seen: float
-    digest: str
-
-
-def split(
-    X: pd.DataFrame, y: NDArray[Any], rows: Rows
-) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]:
-    """Return training, validation and test positions, each in order.
-
-    Stratified by class; rows with identical features are one group and stay on one side.
-
-    Args:
-        X: [rows, columns] features.
-        y: [rows] labels.
-        rows: the folds and their seed.
-
-    >>> X, y = pd.DataFrame({"a": range(20)}), np.arange(20) % 2
-    >>> train, validation, test = split(X, y, Rows(dataset="", validation_folds=4))
-    >>> len(train), len(validation), len(test)
-    (12, 4, 4)
-    """
-    try:
-        same = pd.util.hash_pandas_object(X, index=False).to_numpy()
-    except TypeError:  # cells such as lists: refused later on, with a better message
-        same = np.arange(len(X))
-    _, first, group = np.unique(same, return_index=True, return_inverse=True)
-    labels = y[first]
-    left = np.arange(len(first))
-
-    def fold(among: NDArray[np.intp], n_folds: int) -> NDArray[np.intp]:
-        folds = StratifiedKFold(n_folds, shuffle=True, random_state=rows.split)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # a class may be smaller than the folds
-            try:
-                chosen: NDArray[np.intp] = next(iter(folds.split(among, labels[among])))[1]
-            except ValueError as err:
-                raise InputError(
-                    f"{rows.dataset} cannot be split into {n_folds} stratified folds "
-                    f"({' '.join(str(err).split())}); ask for fewer"
-                ) from err
-        return among[chosen]
-
-    test = fold(left, rows.test_folds)
-    left = np.setdiff1d(left, test)
-    held = fold(left, rows.validation_folds) if rows.validation_folds else left[:0]
-    side = np.zeros(len(first), dtype=np.int8)
-    side[test], side[held] = 2, 1
-    of_row = side[group]
-    train, validation, tested = (np.flatnonzero(of_row == i) for i in range(3))
-    return train, validation, tested
-
-
-@lru_cache(maxsize=2)  # cells of one split tend to come one after another
-def prepare(rows: Rows) -> Prepared:
-    """Read, split and encode the rows of a cell; the preparation is fitted on training rows only.
-
-    Raises:
-        InputError: the table or its target cannot be used.
-    """
-    table = read_table(rows.dataset)
-    X, series = split_target(table, rows.target or table.target or "target")
-    if pd.api.types.is_float_dtype(series) and not (series == series.round()).all():
-        raise InputError(
-            f"experiments are about classes, but the target of {rows.dataset} has fractions; "
-            "name a target of classes"
-        )
-    y = series.to_numpy()
-    y = y if y.dtype.kind in "biuf" else y.astype(str)
-    classes, codes = np.unique(y, return_inverse=True)
-    train, held, test = split(X, codes, rows)
-    preparation = fit_preparation(X.iloc[train])
-
-    def tensors(at: NDArray[np.intp]) -> tuple[Tensor, Tensor]:
-        x = torch.from_numpy(encode_frame(preparation, X.iloc[at]))
-        return x, torch.from_numpy(codes[at].astype(np.int64))
-
-    known = {x.tobytes() for x in tensors(train)[0].numpy()}
-    x_test, y_test = tensors(test)
-    return Prepared(
-        data=Data(train=tensors(train), validation=tensors(held) if len(held) else None),
-        test=(x_test, y_test),
-        classes=classes,
-        preparation=preparation,
-        raw=(X.iloc[train], X.iloc[held], X.iloc[test]),
-        seen=float(np.mean([x.tobytes() in known for x in x_test.numpy()])),
-        digest=hashlib.sha256(
-            pd.util.hash_pandas_object(table.frame, index=False).to_numpy().tobytes()
-        ).hexdigest()[:16],
-    )
 
 
 # --- what cells share ------------------------------------------------------------------------

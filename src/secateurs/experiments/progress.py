@@ -11,8 +11,8 @@ from rich.table import Column
 
 __all__ = ["RunProgress", "Standing", "duration"]
 
-EVERY_SHARE = 0.1
-EVERY_SECONDS = 30.0
+_EVERY_SHARE = 0.1
+_EVERY_SECONDS = 30.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,8 +121,8 @@ class RunProgress:
         n_before, share_before = (before.n_settled, before.share) if before else (0, 0.0)
         if now.n_settled > n_before and (
             now.n_settled == now.n_cells
-            or now.share - share_before >= EVERY_SHARE
-            or time.monotonic() - self.said_at >= EVERY_SECONDS
+            or now.share - share_before >= _EVERY_SHARE
+            or time.monotonic() - self.said_at >= _EVERY_SECONDS
         ):
             self._say(now)
 

@@ -96,7 +96,9 @@ def results(frame: pd.DataFrame, plan: Mapping[str, Any]) -> list[Block]:
         blocks.append(
             Figure(
                 title="Against compression",
-                svg=figures.accuracy_by_compression(drawn, value="value", ylabel=f"{word}, %"),
+                svg=figures.accuracy_by_compression(
+                    drawn, value="value", ylabel=f"{word}, %", order=arms
+                ),
                 alt=f"Test {word} against compression, a line for each of {len(arms)} arms.",
                 caption="Mean ± standard error over cells: data sets and splits together.",
                 command=command,
@@ -237,7 +239,7 @@ def _structure(store: Store, plan: Mapping[str, Any], frame: pd.DataFrame) -> li
     blocks: list[Block] = [
         Figure(
             title="Density by layer",
-            svg=figures.layer_density(long),
+            svg=figures.layer_density(long, order=_arms(plan)),
             alt=f"Kept share of the weights in each of {len(layers)} layers, by arm.",
             caption=f"{where}.",
             command=command,

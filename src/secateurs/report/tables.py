@@ -219,8 +219,8 @@ def arms_summary(
         f"paired by split, with the standard error over {over}; p of "
         + ("Wilcoxon's signed ranks" if n_sets > 1 else "the corrected t")
         + ", adjusted over the arms. CPU seconds are the cell's own: a search is counted once, "
-        "with its own cell. W/t/l: data sets won, tied, lost. Kept: parameters. Tried: configurations "
-        "among which validation rows chose.",
+        "with its own cell. W/t/l: data sets won, tied, lost. Kept: parameters. Tried: among how "
+        "many configurations validation rows chose.",
         command=command,
     )
 
