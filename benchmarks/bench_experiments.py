@@ -3,8 +3,8 @@
     python benchmarks/bench_experiments.py [--cells 1000] [--framed 10000] [--jobs 2]
 
 Cells are as trivial as can be (the majority class of 150 rows), so that what is measured is what is
-spent around them. Wall times, with the load of the machine
-beside them; CPU time for what runs in this process alone.
+spent around them. Wall times, with the load of the machine beside them; CPU time for what runs in
+this process alone.
 """
 
 import argparse
@@ -13,6 +13,7 @@ import platform
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -20,9 +21,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from secateurs.experiments.progress import Standing
 from secateurs.experiments.run import run
-from secateurs.experiments.spec import PeerCell, Rows, TicketCell, key
-from secateurs.experiments.store import Outcome, Store
+from secateurs.experiments.spec import PeerCell, Rows, Run, SearchCell, TicketCell, key
+from secateurs.experiments.store import Outcome, Plan, Store
 from secateurs.optimizers import SGD, AdamW
+from secateurs.report.runs import store_page
 from secateurs.tickets import TicketConfig
 from secateurs.training import PhaseConfig
 
@@ -85,9 +87,49 @@ def framed(folder: Path, n: int) -> tuple[float, float, tuple[int, int]]:
     return written, time.process_time() - begin, frame.shape
 
 
-def report(folder: Path) -> None:
-    """Time a report page on 1,000 cells, wanted in under 10 s."""
-    # The page's own figures go here, over a plan of the cells that `main` has just run.
+def reported(folder: Path, n: int) -> tuple[float, int, float]:
+    """Return CPU seconds and bytes of the page of n tickets, and bytes of one of 200."""
+    store = Store(folder)
+    config = TicketConfig(
+        search=PhaseConfig(optimizer=SGD(lr=0.01), epochs=105, batch_size=128),
+        finetune=PhaseConfig(optimizer=AdamW(), epochs=7),
+    )
+
+    def runs(n: int) -> list[Run]:
+        return [
+            Run(
+                arm=f"kappa {kappa:g}",
+                cell=TicketCell(
+                    rows=Rows(dataset="sklearn:wine", split=split),
+                    config=replace(config, init_scale=kappa),
+                    widths=(64, 64),
+                ),
+            )
+            for split in range(n // 10)
+            for kappa in (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)
+        ]
+
+    sizes = []
+    first = runs(n)[0].cell
+    run([first], store)
+    outcomes = {
+        kind: Outcome(
+            result=store.result(name),
+            history=store.history(name).to_dict("records"),
+            tensors=store.tensors(name)[0],
+            meta=store.tensors(name)[1],
+        )
+        for kind, name in ((TicketCell, key(first)), (SearchCell, key(first.search_cell)))
+    }
+    for one in runs(n):
+        store.write(one.cell, outcomes[TicketCell])
+        store.write(one.cell.search_cell, outcomes[SearchCell])
+    for cells in (200, n):
+        plan = Plan(name="many", title="Many", runs=runs(cells), command="secateurs run many.toml")
+        store.write_plan(plan)
+        begin = time.process_time()
+        sizes.append(len(store_page(store).encode()))
+    return time.process_time() - begin, sizes[1], sizes[0]
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -112,7 +154,10 @@ def main(arguments: argparse.Namespace) -> None:
         begin = time.process_time()
         Store(folder / "processes").frame()
         told(f"frame() of these {n:,} cells, CPU", f"{time.process_time() - begin:.2f} s")
-        report(folder / "processes")
+        spent, large, small = reported(folder / "report", n)
+        told(f"report on {n:,} tickets and their searches, CPU", f"{spent:.1f} s", "< 10 s")
+        told("  bytes of the page", f"{large:,}")
+        told("bytes of the page of 200 tickets", f"{small:,}", "< 2,000,000")
         written, read, shape = framed(folder, arguments.framed)
         told("write() of a cell without tensors", f"{1000 * written:.1f} ms")
         told(f"frame() of {shape[0]:,} tickets, {shape[1]} columns, CPU", f"{read:.2f} s", "< 3 s")

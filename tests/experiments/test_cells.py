@@ -15,7 +15,7 @@ from secateurs.checkpoint import unnest
 from secateurs.data.views import corruption
 from secateurs.errors import InputError
 from secateurs.experiments.arms import arm, beta_lasso
-from secateurs.experiments.cells import estimate, execute
+from secateurs.experiments.cells import execute
 from secateurs.experiments.rows import prepare
 from secateurs.experiments.spec import PeerCell, Rows, TicketCell, key, needs, with_needs
 from secateurs.experiments.store import Store
@@ -236,13 +236,3 @@ def test_the_source_is_told_by_its_revision(store):
     )
     assert (result["git"] is not None) == (told.stdout.strip() == "true")
     assert json.dumps(result)
-
-
-def test_an_estimate_grows_with_the_work():
-    dense = replace(CELL, config=arm("dense", IUNET))
-    longer = replace(dense, config=replace(dense.config, finetune=PhaseConfig(epochs=70)))
-    (search,) = needs(CELL)
-    assert 0 < estimate(dense) < estimate(longer)
-    assert estimate(search) > 0
-    assert estimate(PeerCell(rows=ROWS)) < estimate(dense)
-    assert estimate(PeerCell(rows=Rows(dataset="sklearn:nothing"))) == 0

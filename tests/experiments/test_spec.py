@@ -63,6 +63,16 @@ def test_whatever_decides_the_result_changes_the_key():
     assert len({key(cell) for cell in [CELL, *changed]}) == len(changed) + 1
 
 
+def test_equal_cells_have_equal_keys_however_their_numbers_are_written():
+    one = replace(CELL, config=replace(ILO, compression=4, init_scale=1))
+    other = replace(CELL, config=replace(ILO, compression=4.0, init_scale=1.0))
+    assert describe(one) == describe(other)
+    key.cache_clear()
+    first = key(one)
+    key.cache_clear()
+    assert key(other) == first
+
+
 def test_a_search_is_shared_by_all_that_is_pruned_from_it():
     changes = [
         {"compression": 32.0},

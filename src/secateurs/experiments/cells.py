@@ -2,22 +2,13 @@
 
 import dataclasses
 import os
-import platform
-import resource
-import subprocess
-import sys
 import time
 import traceback
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from functools import cache, lru_cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import pandas as pd
 import torch
 from numpy.typing import NDArray
 from sklearn.dummy import DummyClassifier
@@ -27,15 +18,19 @@ from torch import Tensor, nn
 
 from secateurs import checkpoint, masks, model_directory, tabular, tickets, training
 from secateurs import device as devices
-from secateurs.data.batches import Data, batch_spans
-from secateurs.data.tables import read_table
+from secateurs.data.batches import Data
 from secateurs.data.views import View, corruption
 from secateurs.errors import InputError
+from secateurs.experiments.record import (
+    environment,
+    one_thread,
+    peak_memory,
+    reset_peak_memory,
+)
 from secateurs.experiments.rows import Prepared, prepare
 from secateurs.experiments.spec import (
     Cell,
     PeerCell,
-    Rows,
     SearchCell,
     TicketCell,
     key,
@@ -51,7 +46,7 @@ from secateurs.preparation import feature_names, groups
 from secateurs.tickets import Searched, TicketConfig
 from secateurs.training import PhaseConfig
 
-__all__ = ["OVERLAP_DENSITY", "Status", "estimate", "execute"]
+__all__ = ["OVERLAP_DENSITY", "Status", "execute"]
 
 Status = Literal["done", "already", "busy", "failed"]
 
@@ -288,69 +283,13 @@ def _xgboost(seed: int) -> Any:
 # --- running a cell --------------------------------------------------------------------------
 
 
-@cache
-def _environment() -> dict[str, Any]:
-    """Return versions and the git revision of the source, if it is a checkout."""
-    revision = None
-    home = Path(__file__).parent
-    try:
-        told = subprocess.run(
-            ["git", "-C", str(home), "describe", "--always", "--dirty", "--abbrev=12"],
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=False,
-        )
-        revision = told.stdout.strip() or None
-    except (OSError, subprocess.TimeoutExpired):
-        pass
-    names = ("secateurs", "torch", "numpy", "scikit-learn", "pandas")
-    return {
-        "versions": {
-            "python": platform.python_version(),
-            **{name: version(name) for name in names},
-        },
-        "git": revision,
-        "machine": f"{platform.machine()} {platform.system()}",
-    }
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """More threads would add up sums in another order, and fight with other workers."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def _peak_memory() -> int:
-    """Return the most memory this process has held, in bytes, since `_reset_peak_memory`."""
-    try:
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def _reset_peak_memory() -> None:
-    """Let the peak start anew for this cell, where the system can; else it is the process's."""
-    with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
-
-
 def _compute(cell: Cell, store: Store, device: str | None) -> Outcome:
-    _reset_peak_memory()
+    reset_peak_memory()
     wall, cpu = time.monotonic(), time.process_time()
     where = devices.pick("cpu" if isinstance(cell, PeerCell) else device)
     if where.type == "cuda":
         torch.cuda.reset_peak_memory_stats(where)
-    with _one_thread():
+    with one_thread():
         if isinstance(cell, SearchCell):
             outcome = _search(cell, store, where)
         elif isinstance(cell, TicketCell):
@@ -360,14 +299,14 @@ def _compute(cell: Cell, store: Store, device: str | None) -> Outcome:
     spent: dict[str, Any] = {
         "seconds": time.monotonic() - wall,
         "cpu_seconds": time.process_time() - cpu,
-        "peak_memory": _peak_memory(),
+        "peak_memory": peak_memory(),
         "device": str(where),
         "data": prepare(cell.rows).digest,
         "pid": os.getpid(),
     }
     if where.type == "cuda":
         spent["peak_device_memory"] = torch.cuda.max_memory_allocated(where)
-    return dataclasses.replace(outcome, result={**outcome.result, **spent, **_environment()})
+    return dataclasses.replace(outcome, result={**outcome.result, **spent, **environment()})
 
 
 def execute(cell: Cell, root: Path, *, device: str | None = None) -> Status:
@@ -405,55 +344,3 @@ def execute(cell: Cell, root: Path, *, device: str | None = None) -> Status:
             return "failed"
         store.write(cell, outcome)
     return "done"
-
-
-# --- what it will cost -----------------------------------------------------------------------
-
-
-@lru_cache(maxsize=256)
-def _step_seconds(widths: tuple[int, ...], n_inputs: int, batch_size: int) -> float:
-    """Return the time of one training step on this machine, tried out on made rows."""
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(3 * batch_size, n_inputs, generator=generator)
-    y = torch.randint(2, (len(x),), generator=generator)
-    network = tabular.start_network(n_inputs, 2, widths, seed=0)
-    phase = PhaseConfig(epochs=2, batch_size=batch_size)
-    with _one_thread():
-        done = training.train(network, Data(train=(x, y)), phase, name="estimate", seed=0)
-    return float(done.history[-1]["seconds"]) / 3
-
-
-@lru_cache(maxsize=1024)
-def _shape(rows: Rows) -> tuple[int, int]:
-    """Return training rows and columns, roughly: categories are not counted."""
-    frame = _frame(rows.dataset)
-    share = (1 - 1 / rows.test_folds) * (
-        1 - 1 / rows.validation_folds if rows.validation_folds else 1
-    )
-    return max(2, int(len(frame) * share)), max(1, frame.shape[1] - 1)
-
-
-@lru_cache(maxsize=64)
-def _frame(dataset: str) -> pd.DataFrame:
-    return read_table(dataset).frame
-
-
-def estimate(cell: Cell) -> float:
-    """Return about how many core-seconds a cell takes on this machine.
-
-    From the number of training steps, and the time of a step that is tried out.
-
-    A cell whose table cannot be read costs nothing: it will say so itself.
-    """
-    try:
-        n_rows, n_columns = _shape(cell.rows)
-    except InputError:
-        return 0.0
-    if isinstance(cell, PeerCell):
-        return 1e-5 * n_rows * (0.01 if cell.model == "majority" else n_columns)
-    phase = cell.search if isinstance(cell, SearchCell) else cell.config.finetune
-    passes = 2 if phase.contrastive_weight else 1
-    steps = phase.epochs * len(batch_spans(n_rows, phase.batch_size)) * passes
-    if not steps:
-        return 0.1
-    return steps * _step_seconds(cell.widths, n_columns, phase.batch_size)

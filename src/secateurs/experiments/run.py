@@ -33,6 +33,7 @@ from joblib.externals.loky import ProcessPoolExecutor
 from secateurs.errors import InputError
 from secateurs.experiments import cells as computing
 from secateurs.experiments.cells import Status
+from secateurs.experiments.cost import estimate
 from secateurs.experiments.progress import Standing, duration
 from secateurs.experiments.spec import Cell, SearchCell, key, needs, title, with_needs
 from secateurs.experiments.store import Store
@@ -315,7 +316,7 @@ def _open_cells(cells: Iterable[Cell], store: Store) -> tuple[dict[str, Cell], i
 
 
 def _cost(cell: Cell) -> float:
-    return max(_LEAST_SECONDS, computing.estimate(cell))
+    return max(_LEAST_SECONDS, estimate(cell))
 
 
 def plan_line(cells: Iterable[Cell], store: Store, *, jobs: int = 1) -> str:

@@ -10,6 +10,7 @@ import itertools
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -170,6 +171,7 @@ class Run:
     tried: int = 1
 
 
+@lru_cache(maxsize=2**17)
 def key(cell: Cell) -> str:
     """Return the name of a cell's folder: a hash of its canonical JSON.
 

@@ -102,12 +102,12 @@ def _write_text(path: Path, content: str) -> None:
     path.write_text(content, encoding="utf-8")
 
 
-def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _flatten(value: Mapping[str, Any], into: dict[str, Any], prefix: str = "") -> None:
     for name, part in value.items():
-        if isinstance(part, dict):
-            yield from _flat(part, f"{prefix}{name}.")
+        if type(part) is dict:
+            _flatten(part, into, f"{prefix}{name}.")
         else:
-            yield prefix + name, tuple(part) if isinstance(part, list) else part
+            into[prefix + name] = tuple(part) if isinstance(part, list) else part
 
 
 class Store:
@@ -311,8 +311,9 @@ class Store:
         for run in labelled:
             name = run["key"]
             if name not in flat and self.finished(name):
-                spec = _flat(self._json(name, _SPEC))
-                flat[name] = {"key": name, **dict(spec), **dict(_flat(self.result(name)))}
+                flat[name] = {"key": name}
+                _flatten(self._json(name, _SPEC), flat[name])
+                _flatten(self.result(name), flat[name])
             if name in flat:
                 rows.append({**run, **flat[name]})
         return pd.DataFrame(rows)

@@ -13,7 +13,7 @@ import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, fields, is_dataclass, replace
-from functools import partial
+from functools import cache, partial
 from typing import Any, Literal, TypeVar
 
 from secateurs import criteria, objectives, schedules
@@ -59,6 +59,8 @@ def describe(value: Any) -> Any:
     """
     if is_dataclass(value) and not isinstance(value, type):
         parts = {f.name: describe(getattr(value, f.name)) for f in fields(value)}
+        for name in _numbers(type(value)):  # 4 and 4.0 are one value
+            parts[name] = None if parts[name] is None else float(parts[name])
         return {"kind": kind_of(type(value)), **parts}
     if isinstance(value, (list, tuple)):
         return [describe(part) for part in value]
@@ -67,6 +69,13 @@ def describe(value: Any) -> Any:
     if callable(value):
         return _name_of(value)
     return value
+
+
+@cache
+def _numbers(cls: type) -> tuple[str, ...]:
+    """Return the fields of a dataclass that are numbers, whole or not."""
+    hints = typing.get_type_hints(cls)
+    return tuple(name for name, hint in hints.items() if hint in (float, float | None))
 
 
 def _name_of(function: Callable[..., Any]) -> str:

@@ -1,0 +1,65 @@
+"""What a cell will take, told before hours are spent: steps, and the time of a step tried out."""
+
+from functools import lru_cache
+
+import pandas as pd
+import torch
+
+from secateurs import tabular, training
+from secateurs.data.batches import Data, batch_spans
+from secateurs.data.tables import read_table
+from secateurs.errors import InputError
+from secateurs.experiments.record import one_thread
+from secateurs.experiments.spec import Cell, PeerCell, Rows, SearchCell
+from secateurs.training import PhaseConfig
+
+__all__ = ["estimate"]
+
+
+@lru_cache(maxsize=256)
+def _step_seconds(widths: tuple[int, ...], n_inputs: int, batch_size: int) -> float:
+    """Return the time of one training step on this machine, tried out on made rows."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(3 * batch_size, n_inputs, generator=generator)
+    y = torch.randint(2, (len(x),), generator=generator)
+    network = tabular.start_network(n_inputs, 2, widths, seed=0)
+    phase = PhaseConfig(epochs=2, batch_size=batch_size)
+    with one_thread():
+        done = training.train(network, Data(train=(x, y)), phase, name="estimate", seed=0)
+    return float(done.history[-1]["seconds"]) / 3
+
+
+@lru_cache(maxsize=1024)
+def _shape(rows: Rows) -> tuple[int, int]:
+    """Return training rows and columns, roughly: categories are not counted."""
+    frame = _frame(rows.dataset)
+    share = (1 - 1 / rows.test_folds) * (
+        1 - 1 / rows.validation_folds if rows.validation_folds else 1
+    )
+    return max(2, int(len(frame) * share)), max(1, frame.shape[1] - 1)
+
+
+@lru_cache(maxsize=64)
+def _frame(dataset: str) -> pd.DataFrame:
+    return read_table(dataset).frame
+
+
+def estimate(cell: Cell) -> float:
+    """Return about how many core-seconds a cell takes on this machine.
+
+    From the number of training steps, and the time of a step that is tried out.
+
+    A cell whose table cannot be read costs nothing: it will say so itself.
+    """
+    try:
+        n_rows, n_columns = _shape(cell.rows)
+    except InputError:
+        return 0.0
+    if isinstance(cell, PeerCell):
+        return 1e-5 * n_rows * (0.01 if cell.model == "majority" else n_columns)
+    phase = cell.search if isinstance(cell, SearchCell) else cell.config.finetune
+    passes = 2 if phase.contrastive_weight else 1
+    steps = phase.epochs * len(batch_spans(n_rows, phase.batch_size)) * passes
+    if not steps:
+        return 0.1
+    return steps * _step_seconds(cell.widths, n_columns, phase.batch_size)
