@@ -169,8 +169,11 @@ def test_what_fit_says(tmp_path, capsys):
     lines = said.out.splitlines()
     assert lines[0].startswith("task: classification, because the target 'target' has 3 distinct")
     names = [line.split()[0] for line in lines[1:]]
-    assert names == ["model", "kept", "bytes", "regime", "seconds", "next"]
-    size = sum(path.stat().st_size for path in out.iterdir())
+    assert names == ["model", "kept", "bytes", "regime", "seconds", "page", "next"]
+    page = out / "report.html"
+    assert lines[6] == f"page     {page}"
+    assert "secateurs predict m NEW_ROWS.csv" in page.read_text(encoding="utf-8")
+    size = sum(path.stat().st_size for path in out.iterdir() if path != page)
     assert f"{size:,}" in lines[3]
     assert "155 of 435 parameters" in lines[2]
     assert [line.partition(":")[0] for line in said.err.splitlines()] == ["search", "finetune"]
@@ -192,15 +195,6 @@ def test_warnings_are_one_line(tmp_path, capsys):
     assert all(line.startswith("secateurs: warning: ") for line in lines)
     assert "every training row is predicted as" in lines[0]
     assert "time limit" in lines[1]
-
-
-@pytest.mark.parametrize(
-    ("moved", "overlap", "word"),
-    [(2.0, 0.1, "rich"), (0.01, 0.98, "lazy"), (0.5, 0.1, "between"), (2.0, 0.9, "between")],
-)
-def test_regime_words(moved, overlap, word):
-    summary = {"weight_movement": moved, "start_mask_overlap": overlap, "density": 0.125}
-    assert cli._regime(summary).split()[0].rstrip(":") == word
 
 
 def test_asked_task_wins(tmp_path):

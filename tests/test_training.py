@@ -601,13 +601,14 @@ def test_what_is_watched_joins_the_history_and_changes_nothing(make_network, dat
     plain, watched = make_network(), make_network()
     fit(plain, data, phase)
 
-    def watch(network):
-        return {"first": float(network.encoder[0].weight[0, 0].detach())}
+    def watch(network, epoch):
+        return {"first": float(network.encoder[0].weight[0, 0].detach()), "seen": epoch}
 
     trained = fit(watched, data, phase, watch=watch)
     assert same(plain.state_dict(), watched.state_dict())
     firsts = [row["first"] for row in trained.history]
     assert len(set(firsts)) == 3
+    assert [row["seen"] for row in trained.history] == [1, 2, 3]
     assert firsts[-1] == float(watched.encoder[0].weight[0, 0].detach())
 
 

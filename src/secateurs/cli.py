@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -291,24 +291,10 @@ def _compare(
     return found
 
 
-def _regime(summary: Mapping[str, Any]) -> str:
-    """Return how far the search went, and the word for it.
-
-    Independent masks of density d have an IoU near d / (2 - d), lazy ones near 1. Rich: weights
-    moved by more than their size and the mask is nearer to independent of the start's; lazy: both
-    otherwise.
-    """
-    moved, overlap = summary["weight_movement"], summary["start_mask_overlap"]
-    chance = summary["density"] / (2 - summary["density"])
-    far, new = moved > 1, overlap < (1 + chance) / 2
-    word = "rich" if far and new else "between rich and lazy" if far or new else "lazy"
-    return (
-        f"{word}: weights moved by {moved:.2g} times their start; mask overlap with the start's "
-        f"{overlap:.2f} (chance {chance:.2f}, lazy 1)"
-    )
-
-
 def _say_what_came_out(model: "Estimator", out: Path, size: int) -> None:
+    from secateurs.command.workspace import PAGE
+    from secateurs.report.model import regime_line
+
     summary = model.summary_
     lines = {
         "model": str(out),
@@ -317,8 +303,10 @@ def _say_what_came_out(model: "Estimator", out: Path, size: int) -> None:
         "bytes": f"{size:,}",
     }
     if summary["weight_movement"] is not None:
-        lines["regime"] = _regime(summary)
+        lines["regime"] = regime_line(summary)
     lines["seconds"] = f"{summary['seconds']:.1f}"
+    if (out / PAGE).exists():
+        lines["page"] = str(out / PAGE)
     lines["next"] = f"secateurs predict {out} NEW_ROWS.csv --out predictions.csv"
     for name, line in lines.items():
         print(f"{name:<8} {line}")

@@ -41,8 +41,8 @@ __all__ = [
 
 State = dict[str, Tensor]
 Progress = Callable[[dict[str, Any], int], None]
-Watch = Callable[[nn.Module], dict[str, Any]]
-"""What else a history row tells: called with the network at the end of each epoch."""
+Watch = Callable[[nn.Module, int], dict[str, Any]]
+"""What else a history row tells: called with the network and the epoch, from 1, at its end."""
 
 TILE = 128
 """Rows of a forward pass outside training: always this many, padded, so that the outputs of a row
@@ -327,7 +327,7 @@ def train(
         save_to: checkpoint file, written while training and at the end; read first if it exists.
         fingerprint: identity of the run; a checkpoint of another one is refused.
         progress: called with each history row and the number of epochs.
-        watch: called with the network after each epoch; what it returns joins the history row.
+        watch: called with the network and the epoch after each; what it returns joins its row.
         deadline: `time.monotonic()` after which no further epoch starts; one always runs.
 
     Raises:
@@ -406,7 +406,7 @@ def train(
             x_val, y_val = data.validation
             row["validation_loss"] = float(phase.loss(outputs(network, x_val), y_val, None))
         if watch is not None:
-            row |= watch(network)
+            row |= watch(network, epoch + 1)
         history.append(row)
         if epoch + 1 in snapshot_ends[:-1]:
             snapshots.append(_clone(network))

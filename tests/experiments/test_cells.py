@@ -94,6 +94,18 @@ def test_results_say_what_they_cost_and_of_what_they_came(store):
     assert sum(history["histogram"].iloc[-1]) == 13 * 16 + 16 * 16
 
 
+def test_long_searches_are_measured_at_log_spaced_epochs(store):
+    longer = replace(CELL.search_cell, search=replace(IUNET.search, epochs=40))
+    finish(store, longer)
+    history = store.history(key(longer))
+    seen = history.loc[history["histogram"].notna(), "epoch"].tolist()
+    assert seen == [1, 2, 3, 4, 5, 6, 7, 9, 12, 15, 18, 23, 28, 36, 40]
+    assert history["weight_movement"].notna().sum() == len(seen)
+    assert history["loss"].notna().all()
+    result = store.result(key(longer))
+    assert result["regime"]["weight_movement"] == history["weight_movement"].iloc[-1]
+
+
 def test_one_search_serves_all_that_reads_it(store):
     names = ("IUNet", "shuffled mask", "untrained ticket", "no rewind", "no-prune", "dense")
     cells = [replace(CELL, config=arm(name, IUNET)) for name in names]

@@ -10,18 +10,26 @@ import contextlib
 import hashlib
 import json
 import os
+import shlex
 import shutil
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from numpy.typing import NDArray
 
 from secateurs import __version__
 from secateurs.checkpoint import write_atomic
-from secateurs.command.comparison import Comparison, Estimator, folder_bytes, row_hashes
+from secateurs.command.comparison import (
+    COLUMNS,
+    Comparison,
+    Estimator,
+    folder_bytes,
+    row_hashes,
+)
 from secateurs.errors import InputError
 from secateurs.model_directory import check_replaceable
 
@@ -30,10 +38,16 @@ try:
 except ImportError:  # Windows: two commands on one OUT are the user's to keep apart
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["NOT_IDENTITY", "check_free", "identity", "ship", "workspace"]
+if TYPE_CHECKING:
+    from secateurs.report.page import Table
+
+__all__ = ["NOT_IDENTITY", "PAGE", "check_free", "identity", "ship", "workspace"]
 
 NOT_IDENTITY = ("checkpoint_dir", "device", "verbose")
 """Parameters that an interrupted fit may change when it continues."""
+
+PAGE = "report.html"
+"""In a model folder: the page for people. Nothing that predicts reads it."""
 
 _NOTE, _LOCK = "command.json", ".lock"
 
@@ -213,7 +227,7 @@ def _write(path: Path, content: str) -> None:
 
 
 def ship(estimator: Estimator, out: Path, partial: Path, compared: Comparison | None) -> int:
-    """Put the whole model folder, with its comparison, in its place in one step.
+    """Put the whole model folder, with its comparison and its page, in its place in one step.
 
     Args:
         estimator: fitted.
@@ -222,7 +236,7 @@ def ship(estimator: Estimator, out: Path, partial: Path, compared: Comparison | 
         compared: stored beside the model, as comparison.json.
 
     Returns:
-        The bytes of the model itself.
+        The bytes of the model itself: what predicts, without the comparison and the page.
 
     Raises:
         InputError: the disk is full; an older model is intact.
@@ -232,6 +246,9 @@ def ship(estimator: Estimator, out: Path, partial: Path, compared: Comparison | 
     size = folder_bytes(ready)
     if compared is not None:
         _write(ready / "comparison.json", compared.to_json())
+    page = _page(estimator, out.name, compared, size)
+    if page is not None:
+        _write(ready / PAGE, page)
     if out.exists():
         shutil.rmtree(replaced, ignore_errors=True)
         out.rename(replaced)
@@ -242,3 +259,52 @@ def ship(estimator: Estimator, out: Path, partial: Path, compared: Comparison | 
             replaced.rename(out)
         raise
     return size
+
+
+def _page(estimator: Estimator, name: str, compared: Comparison | None, size: int) -> str | None:
+    """Return the model's page; None, with a warning, if it cannot be drawn."""
+    command = f"secateurs predict {shlex.quote(name)} NEW_ROWS.csv --out predictions.csv"
+    try:
+        from secateurs.report.model import model_page  # brings matplotlib, which only pages need
+
+        table = None if compared is None else _comparison_table(compared)
+        return model_page(estimator, comparison=table, command=command, size=size)
+    except Exception as err:  # hours of training must not be lost to a picture
+        warnings.warn(
+            f"the model is complete, but its page could not be drawn ({type(err).__name__}: {err})",
+            stacklevel=3,
+        )
+        return None
+
+
+def _comparison_table(compared: Comparison) -> "Table":
+    from secateurs.report.page import Table, Value
+
+    scores = [name for row in compared.models[:1] for name in COLUMNS if name in row.scores]
+    note = f"{compared.rows_held_out:,} held-out rows, {compared.rows_trained:,} training rows."
+    if compared.rows_seen:
+        note += (
+            f" {compared.rows_seen:,} of the held-out rows also occur in training with the same "
+            "features: scores on them measure memory, too."
+        )
+    return Table(
+        title="Models on the held-out rows",
+        columns=[
+            "model",
+            *(COLUMNS[name].replace("\n", " ") for name in scores),
+            "parameters kept",
+            "bytes",
+            "seconds",
+        ],
+        rows=[
+            [
+                row.model,
+                *(Value(row.scores[name], digits=3) for name in scores),
+                row.parameters_kept,
+                row.bytes,
+                Value(row.seconds, digits=1),
+            ]
+            for row in compared.models
+        ],
+        note=note,
+    )

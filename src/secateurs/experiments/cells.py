@@ -93,6 +93,14 @@ def _phase_flops(network: nn.Module, prepared: Prepared, phase: PhaseConfig) -> 
 # --- search ----------------------------------------------------------------------------------
 
 
+def _watched_epochs(epochs: int) -> set[int]:
+    """Return log-spaced epochs, the last among them: on small tables measuring all would cost more
+    than training.
+    """
+    spaced = {round(1.25**i) for i in range(max(epochs, 1).bit_length() * 4)}
+    return {epoch for epoch in spaced if epoch < epochs} | {epochs}
+
+
 def _search(cell: SearchCell, store: Store, device: torch.device) -> Outcome:
     prepared = prepare(cell.rows)
     network = _start(cell, prepared)
@@ -100,7 +108,11 @@ def _search(cell: SearchCell, store: Store, device: torch.device) -> Outcome:
     start = {name: t.detach().clone().to(device) for name, t in network.state_dict().items()}
     scaled = {name: cell.init_scale * start[name] for name in names}
 
-    def watch(network: nn.Module) -> dict[str, Any]:
+    watched = _watched_epochs(cell.search.epochs)
+
+    def watch(network: nn.Module, epoch: int) -> dict[str, Any]:
+        if epoch not in watched:
+            return {}
         state = network.state_dict()
         scores = {name: state[name].abs() for name in names}
         mask = masks.keep_top(scores, OVERLAP_DENSITY, allow_empty=True)

@@ -5,7 +5,6 @@ shuffled masks, which keep as many weights at random places.
 """
 
 import math
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +14,7 @@ import pandas as pd
 import torch
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from torch import Tensor
+from torch.nn import functional
 
 from secateurs import __version__, masks
 from secateurs.estimator import TicketClassifier, TicketRegressor
@@ -30,14 +30,13 @@ from secateurs.measures.structure import (
 from secateurs.preparation import feature_names, groups
 from secateurs.report import drawing, figures
 from secateurs.report.drawing import Floats
-from secateurs.report.page import Block, Facts, Figure, Section, Table, Text, render
+from secateurs.report.page import Block, Facts, Figure, Section, Table, Text, Value, render
 from secateurs.seeds import stream
 
 __all__ = ["Pair", "Structure", "model_page", "regime_line", "structure"]
 
-PAIRED = 64
-"""Columns whose pairs are looked at, those with the largest shares: pairs grow with the square."""
-
+_PAIRED = 64  # columns whose pairs are looked at, the most kept: pairs grow with the square
+_MEETINGS = 4.0  # neurons in which two columns must meet by chance for their pair to be looked at
 _WORK = 8_400_000  # weights that all shuffles may move together: a second or two
 _FIRST = "encoder.0.weight"
 
@@ -82,9 +81,10 @@ class Structure:
         live_chance: the mean of the first over shuffled masks.
         kept, weights: weights that are kept, of how many.
         pairs: those that stand out, the furthest first.
-        paired: the columns whose pairs were looked at.
-        z: [paired, paired] how far pairs lie from chance, in standard deviations.
-        floor: the largest z of two columns in any shuffled mask.
+        paired: the columns whose pairs were looked at: those with the largest shares.
+        z: [paired, paired] how far pairs lie from chance, in standard deviations; NaN on the
+            diagonal and for pairs that by chance meet in fewer than four neurons.
+        floor: the largest z of two columns in any shuffled mask; NaN if no pair was looked at.
         stability, stability_chance: the mean Spearman correlation of the shares of two tickets,
             and that of shuffled ones; NaN for one ticket.
         tickets: how many.
@@ -134,60 +134,52 @@ def structure(model: TicketClassifier | TicketRegressor) -> Structure | None:
     if model.compression_ <= 1:
         return None
     tickets, spans = _first_layers(model), groups(model.preparation_)
-    names = [_printable(name) for name in feature_names(model.preparation_)]
+    names = feature_names(model.preparation_)
     generator = stream(0, "structure")
-    n = _affordable(sum(weight.numel() for weight, _ in tickets))
-    shares = _shares(tickets, spans)
-    reads, live = _reads(tickets, spans)
-    chance_reads, chance_live, chance_stability, spread = [], [], [], []
     widths = np.array([stop - start for start, stop in spans], dtype=np.float64)
     chance = widths / widths.sum()
-    for _ in range(n):
-        drawn = [shuffled(*ticket, generator=generator) for ticket in tickets]
-        found, count = _reads(drawn, spans)
-        chance_reads.append(found)
-        chance_live.append(count)
-        moved = _shares(drawn, spans)
-        chance_stability.append(stability(list(moved)))
-        spread.append(_excess(moved.mean(0), chance))
-    share = shares.mean(0)
-    excess, drawn_excess = _excess(share, chance), np.stack(spread)
-    order = np.argsort(-excess, kind="stable")
-    above = [names[i] for i in order if excess[i] > drawn_excess.max()]
-    below = [names[i] for i in order[::-1] if excess[i] < drawn_excess.min()]
-    medians = [float(np.median(one)) for one in chance_reads]
-    norms = [_norms(weight, mask, spans) for weight, mask in tickets]
-    chosen = np.sort(np.argsort(-share, kind="stable")[:PAIRED])
-    m = _affordable(sum(one.shape[0] * len(chosen) for one in norms))
-    z, lift, floor = _paired(norms, chosen, m, generator)
-    i, j = np.nonzero(np.triu(z > floor, 1))
-    pairs = [
-        Pair(columns=(names[chosen[a]], names[chosen[b]]), lift=float(lift[a, b]), z=float(z[a, b]))
-        for a, b in sorted(zip(i, j, strict=True), key=lambda at: -z[at])
+    shares, reads, live = _seen(tickets, spans)
+    n = _affordable(sum(weight.numel() for weight, _ in tickets))
+    drawn = [
+        _seen([shuffled(*ticket, generator=generator) for ticket in tickets], spans)
+        for _ in range(n)
     ]
-    several = len(tickets) > 1
+    share = shares.mean(0)
+    far = _excess(share, chance)
+    by_chance = np.stack([_excess(one.mean(0), chance) for one, _, _ in drawn])
+    order = np.argsort(-far, kind="stable")
+    medians = [float(np.median(one)) for _, one, _ in drawn]
+    norms = [_norms(weight, mask, spans) for weight, mask in tickets]
+    chosen = np.sort(np.argsort(-share, kind="stable")[:_PAIRED])
+    paired = [names[i] for i in chosen]
+    m = _affordable(sum(len(one) for one in norms) * len(chosen))
+    z, lift, floor = _paired(norms, chosen, m, generator)
+    beyond = sorted(zip(*np.nonzero(np.triu(z > floor, 1)), strict=True), key=lambda at: -z[at])
     return Structure(
         columns=names,
         share=share,
         chance=chance,
-        error=shares.std(0, ddof=1) / math.sqrt(len(tickets)) if several else None,
-        above=above,
-        below=below,
+        error=shares.std(0, ddof=1) / math.sqrt(len(tickets)) if len(tickets) > 1 else None,
+        above=[names[i] for i in order if far[i] > by_chance.max()],
+        below=[names[i] for i in order[::-1] if far[i] < by_chance.min()],
         unread=[name for name, one in zip(names, share, strict=True) if one == 0],
         reads=reads,
-        reads_chance=np.sort(np.concatenate(chance_reads)),
+        reads_chance=np.sort(np.concatenate([one for _, one, _ in drawn])),
         reads_range=(min(medians), max(medians)),
         live=live,
         neurons=sum(len(mask) for _, mask in tickets),
-        live_chance=float(np.mean(chance_live)),
+        live_chance=float(np.mean([one for _, _, one in drawn])),
         kept=sum(int(mask.sum()) for _, mask in tickets),
         weights=sum(mask.numel() for _, mask in tickets),
-        pairs=pairs,
-        paired=[names[one] for one in chosen],
+        pairs=[
+            Pair(columns=(paired[i], paired[j]), lift=float(lift[i, j]), z=float(z[i, j]))
+            for i, j in beyond
+        ],
+        paired=paired,
         z=z,
         floor=floor,
         stability=stability(list(shares)),
-        stability_chance=float(np.mean(chance_stability)),
+        stability_chance=float(np.mean([stability(list(one)) for one, _, _ in drawn])),
         tickets=len(tickets),
         shuffles=n,
         pair_shuffles=m,
@@ -206,15 +198,11 @@ def _affordable(size: int) -> int:
     return max(9, min(39, _WORK // max(size, 1)))
 
 
-def _shares(tickets: Sequence[tuple[Tensor, Tensor]], spans: Groups) -> Floats:
-    """Return [tickets, columns] the shares."""
-    return np.stack([column_share(weight, mask, spans).numpy() for weight, mask in tickets])
-
-
-def _reads(tickets: Sequence[tuple[Tensor, Tensor]], spans: Groups) -> tuple[Floats, int]:
-    """Return how many columns the live neurons of all tickets read, ascending, and how many."""
-    found = np.concatenate([columns_read(*ticket, spans).numpy() for ticket in tickets])
-    return np.sort(found[found > 0]), sum(live_neurons(mask) for _, mask in tickets)
+def _seen(tickets: Sequence[tuple[Tensor, Tensor]], spans: Groups) -> tuple[Floats, Floats, int]:
+    """Return shares [tickets, columns], what live neurons read in ascending order, their number."""
+    shares = np.stack([column_share(weight, mask, spans).numpy() for weight, mask in tickets])
+    reads = np.concatenate([columns_read(*ticket, spans).numpy() for ticket in tickets])
+    return shares, np.sort(reads[reads > 0]), sum(live_neurons(mask) for _, mask in tickets)
 
 
 def _excess(share: Floats, chance: Floats) -> Floats:
@@ -241,8 +229,7 @@ def _paired(
     take part and the ticket does not, so that its floor is too low: of a hundred pairs one would
     stand out by chance in a quarter of all tickets. Here mean and spread are those of ticket and
     shuffles together, which makes them exchangeable: by chance the ticket is beyond all n in one
-    of n + 1 cases (maxT; Westfall and Young 1993). And one spread, growing with the root of the
-    mean as that of counts does, serves all pairs: n shuffles tell too little of each.
+    of n + 1 cases (maxT; Westfall and Young 1993).
     """
     # The shuffle moves a column's weights in a neuron together: its norm stands for them, and one
     # more column for those that were not chosen.
@@ -252,19 +239,34 @@ def _paired(
         rest = (squares.sum(1) - squares[:, chosen].sum(1)).clamp_min(0).sqrt()
         layers.append(torch.cat([one[:, chosen], rest[:, None]], dim=1))
     spans = [(i, i + 1) for i in range(len(chosen) + 1)]
-    draws = [sum(column_pairs(one, one > 0, spans) for one in layers)]
-    for _ in range(n):
-        moved = [shuffled(one, one > 0, generator=generator, within=spans) for one in layers]
-        draws.append(sum(column_pairs(*one, spans) for one in moved))
-    strength = torch.stack(draws)[:, :-1, :-1].numpy()  # type: ignore[arg-type]
-    mean = strength.mean(0)
-    pair = (mean > 0) & ~np.eye(len(chosen), dtype=bool)
-    root = np.where(pair, np.sqrt(mean), np.inf)
-    far = (strength - mean) / root
-    spread = math.sqrt(np.square(far[:, pair]).sum() / max(1, n * pair.sum()))
-    z = far / (spread or 1.0)
-    lift = strength[0] / np.where(pair, strength[1:].mean(0), np.inf)
-    return z[0], lift, float(z[1:].max())
+    draws, variances = [], []
+    for k in range(n + 1):
+        strength, variance = torch.zeros(2, len(spans), len(spans), dtype=torch.float64)
+        for one in layers:
+            kept = one > 0
+            if k > 0:
+                one, kept = shuffled(one, kept, generator=generator, within=spans)  # noqa: PLW2901
+            strength += column_pairs(one, kept, spans)
+            # Two columns whose neurons are matched at random: the variance of a sum of products.
+            spread = functional.normalize(one, dim=1).var(0, correction=0)
+            variance += len(one) ** 2 / max(len(one) - 1, 1) * spread.outer(spread)
+        draws.append(strength)
+        variances.append(variance)
+    found = torch.stack(draws)[:, :-1, :-1].numpy()
+    scale = torch.stack(variances).mean(0)[:-1, :-1].sqrt().numpy()
+    # Where columns hardly meet by chance, one meeting is already far from it, and such pairs alone
+    # would set the floor. How often a column is read is the same in all shuffles, so they may go.
+    meetings = np.zeros_like(scale)
+    for one in layers:
+        readers = (one[:, :-1] > 0).double().sum(0)
+        meetings += (readers.outer(readers) / len(one)).numpy()
+    pair = (scale > 0) & (meetings >= _MEETINGS) & ~np.eye(len(chosen), dtype=bool)
+    if not pair.any():
+        nothing = np.full(pair.shape, np.nan)
+        return nothing, nothing, math.nan
+    z = (found - found.mean(0)) / np.where(pair, scale, np.nan)
+    lift = found[0] / np.where(pair, found[1:].mean(0), np.nan)
+    return z[0], lift, float(np.nanmax(z[1:]))
 
 
 # ---- the page ------------------------------------------------------------------------------------
@@ -298,15 +300,20 @@ def model_page(
     if comparison is not None:
         intro = "The same settings, fitted on the other rows and measured on rows held out."
         sections.append(Section(title="Comparison", intro=intro, blocks=[comparison]))
-    card = _dense_card() if found is None else _card(found, type(model).__name__)
-    intro = "" if found is None else _CARD
-    sections.append(Section(title="Structure card", intro=intro, blocks=card))
-    layers = _layers(model, found)
-    sections.append(Section(title="Layers", blocks=layers))
-    if curves := _training(model.history_):
+    if found is None:
+        told = "Nothing was pruned (compression 1): there is no mask to read."
+        sections.append(Section(title=_CARD, blocks=[Text(paragraphs=told)]))
+    else:
+        intro = (
+            "What the first layer's mask keeps, beside what shuffled masks keep by chance: as many "
+            "weights, at random places."
+        )
+        sections.append(Section(title=_CARD, intro=intro, blocks=_card(found, model)))
+    sections.append(Section(title="Layers", blocks=_layers(model, found)))
+    if curves := _training(model):
         sections.append(Section(title="Training", blocks=curves))
     names = [_printable(summary[name]) for name in ("data", "target") if summary.get(name)]
-    kind = "ticket" if model.compression_ > 1 else "dense network"
+    kind = "dense network" if found is None else "ticket"
     return render(
         ": ".join(names) or type(model).__name__,
         sections,
@@ -315,10 +322,7 @@ def model_page(
     )
 
 
-_CARD = (
-    "What the mask of the first layer keeps, beside what shuffled masks keep by chance: as many "
-    "weights, at random places."
-)
+_CARD = "Structure card"
 
 
 def regime_line(summary: Mapping[str, Any]) -> str:
@@ -332,13 +336,22 @@ def regime_line(summary: Mapping[str, Any]) -> str:
     'rich: weights moved by 2 times'
     """
     moved, overlap = summary["weight_movement"], summary["start_mask_overlap"]
-    chance = summary["density"] / (2 - summary["density"])
-    far, new = moved > 1, overlap < (1 + chance) / 2
-    word = "rich" if far and new else "between rich and lazy" if far or new else "lazy"
+    chance = _chance_overlap(summary)
     return (
-        f"{word}: weights moved by {moved:.2g} times their start; mask overlap with the start's "
-        f"{overlap:.2f} (chance {chance:.2f}, lazy 1)"
+        f"{_regime(summary)}: weights moved by {moved:.2g} times their start; mask overlap with "
+        f"the start's {overlap:.2f} (chance {chance:.2f}, lazy 1)"
     )
+
+
+def _chance_overlap(summary: Mapping[str, Any]) -> float:
+    density: float = summary["density"]
+    return density / (2 - density)
+
+
+def _regime(summary: Mapping[str, Any]) -> str:
+    far = summary["weight_movement"] > 1
+    new = summary["start_mask_overlap"] < (1 + _chance_overlap(summary)) / 2
+    return "rich" if far and new else "between rich and lazy" if far or new else "lazy"
 
 
 def _facts(
@@ -348,29 +361,25 @@ def _facts(
     task = "regression"
     if isinstance(model, TicketClassifier):
         task = f"classification, {len(model.classes_):,} classes"
+    columns, inputs, members = (summary[name] for name in ("columns", "inputs", "members"))
     items = {
         "task": task,
         "rows": f"{summary['rows']:,}",
-        "columns": f"{summary['columns']:,}, as {summary['inputs']:,} inputs",
-        "network": _network(summary)
-        + (f", {summary['members']} members" if summary["members"] > 1 else ""),
-        "compression": f"{summary['compression']:g} of the weights, "
-        f"{summary['model_compression']:.3g} in all",
+        "columns": f"{columns:,}" + (f", {inputs:,} inputs" if inputs != columns else ""),
+        "network": _network(summary) + (f", {members} members" if members > 1 else ""),
+        "compression": f"{summary['compression']:g}; of all parameters "
+        f"{summary['model_compression']:.3g}",
         "parameters kept": f"{summary['parameters_kept']:,} of {summary['parameters']:,}",
         "bytes": f"{summary['bytes'] if size is None else size:,}",
-        "epochs": f"{summary['search_epochs']} of search, {summary['finetune_epochs']} of finetuning",
+        "epochs": f"{summary['search_epochs']} search, {summary['finetune_epochs']} finetune",
         "seconds": f"{summary['seconds']:.1f}",
     }
     blocks: list[Block] = [Facts(title="Facts", items=items)]
     if summary["weight_movement"] is not None:
-        blocks.append(Text(title="Regime", paragraphs=f"{regime_line(summary).capitalize()}."))
-    command = command or _predicts("MODEL")
-    blocks.append(Text(title="To predict", paragraphs=command))
-    return blocks
-
-
-def _predicts(folder: str) -> str:
-    return f"secateurs predict {shlex.quote(folder)} NEW_ROWS.csv --out predictions.csv"
+        line = regime_line(summary)
+        blocks.append(Text(title="Regime", paragraphs=f"{line[0].upper()}{line[1:]}."))
+    predict = command or "secateurs predict MODEL NEW_ROWS.csv --out predictions.csv"
+    return [*blocks, Text(title="To predict", paragraphs=predict)]
 
 
 def _network(summary: Mapping[str, Any]) -> str:
@@ -379,37 +388,30 @@ def _network(summary: Mapping[str, Any]) -> str:
     return f"{len(widths)}x{widths[0]}" if same else "-".join(map(str, widths))
 
 
-def _dense_card() -> list[Block]:
-    told = "Nothing was pruned (compression 1): there is no mask to read."
-    return [Text(paragraphs=told)]
-
-
-def _card(found: Structure, estimator: str) -> list[Block]:
+def _card(found: Structure, model: TicketClassifier | TicketRegressor) -> list[Block]:
     """Return the structure card in numbers, words and pictures."""
+    first = int(np.argmax(found.share))
     blocks: list[Block] = [
         Facts(title="In numbers", items=_numbers(found)),
-        Text(title="In words", paragraphs=_words(found, estimator)),
-    ]
-    first = int(np.argmax(found.share))
-    blocks.append(
+        Text(title="In words", paragraphs=_words(found, model)),
         Figure(
             title="Columns that are kept",
             svg=figures.column_bars(
-                found.columns,
+                [_printable(name) for name in found.columns],
                 found.share,
                 chance=found.chance,
                 error=found.error,
                 xlabel="share of the kept |w|",
             ),
             alt=f"Bars of the share of kept weight on each of {len(found.columns)} columns; the "
-            f"longest is {found.columns[first]} with {found.share[first]:.1%}.",
+            f"longest is {_short(found.columns[first])} with {found.share[first]:.1%}.",
             caption="A share of the first layer's kept |w|: neither an importance nor a causal "
             "effect. Numbers are standardised and categories are 0 or 1, and a column of many "
             "categories has many inputs: compare with the mark of chance."
             + (" Lines: one standard error over tickets." if found.error is not None else ""),
-        )
-    )
-    if found.reads.size and found.reads_chance[-1] > 1:
+        ),
+    ]
+    if found.reads_chance[-1] > 1:
         low, high = found.reads_range
         blocks.append(
             Figure(
@@ -418,78 +420,88 @@ def _card(found: Structure, estimator: str) -> list[Block]:
                 alt=f"Histogram of the effective number of columns a neuron reads: median "
                 f"{np.median(found.reads):.1f}, in shuffled masks {low:.1f} to {high:.1f}.",
                 caption="The effective number: k for k columns of equal weight, 1 for a single "
-                f"one. Grey: {found.shuffles} shuffled masks.",
+                f"one. Line: {found.shuffles} shuffled masks.",
             )
         )
-    if found.pairs:
-        blocks += _pair_blocks(found)
-    return blocks
+    return [*blocks, *_pair_blocks(found)] if found.pairs else blocks
 
 
 def _numbers(found: Structure) -> dict[str, str]:
     items = {
         "weights kept": f"{found.kept:,} of {found.weights:,} ({found.kept / found.weights:.0%})",
+        "columns read": f"{len(found.columns) - len(found.unread):,} of {len(found.columns):,}",
         "neurons that read": f"{found.live:,} of {found.neurons:,} (by chance "
         f"{found.live_chance:,.0f})",
-        "columns read": f"{len(found.columns) - len(found.unread):,} of {len(found.columns):,}",
         "columns a neuron reads": f"{np.median(found.reads):.1f} (by chance "
         f"{np.median(found.reads_chance):.1f})",
     }
     if math.isfinite(found.stability):
-        items["stability over tickets"] = (
-            f"{found.stability:.2f} (by chance {found.stability_chance:.2f})"
-        )
-    return items
+        chance = f"{found.stability_chance:z.2f}"
+        items["stability over tickets"] = f"{found.stability:z.2f} (by chance {chance})"
+    return {name: item.replace("-", "\N{MINUS SIGN}") for name, item in items.items()}
 
 
 _NAMED = 5
 
 
-def _words(found: Structure, estimator: str) -> list[str]:
+def _words(found: Structure, model: TicketClassifier | TicketRegressor) -> list[str]:
     """Return what the card says, in sentences that claim no more than the numbers do."""
-    told = []
-    masks_ = f"{found.shuffles} shuffled masks"
     at = {name: i for i, name in enumerate(found.columns)}
+    drawn = f"{found.shuffles} shuffled masks"
 
     def share(name: str) -> str:
         i = at[name]
         return f"{_short(name)} ({found.share[i]:.1%}, by chance {found.chance[i]:.1%})"
 
+    told = []
     if len(found.columns) == 1:
         told.append("There is one column: nothing to choose among.")
     else:
         if found.above:
             told.append(
-                f"More weight than any column has in {masks_}, for its width: "
-                f"{_listed(found.above, share)}."
+                f"Kept more, for its width, than any column in {drawn}: "
+                f"{_listed(list(map(share, found.above)))}."
             )
-        else:
-            told.append(f"No column has more weight, for its width, than in {masks_}.")
         if found.below:
-            told.append(f"Less than any has there: {_listed(found.below, share)}.")
+            told.append(
+                f"Kept less, for its width, than any column in {drawn}: "
+                f"{_listed(list(map(share, found.below)))}."
+            )
+        if not found.above and not found.below:
+            told.append(
+                f"For its width, no column is kept more or less than columns are in {drawn}."
+            )
         if found.unread:
-            told.append(f"Not read at all: {_listed(found.unread, _short)}.")
+            told.append(f"Not read at all: {_listed(list(map(_short, found.unread)))}.")
         median, (low, high) = float(np.median(found.reads)), found.reads_range
         word = "fewer than" if median < low else "more than" if median > high else "as many as"
         told.append(
             f"A neuron reads {median:.1f} columns (median of those that read any): {word} in "
-            f"shuffled masks, whose medians are {low:.1f} to {high:.1f}."
+            f"{drawn}, whose medians are {low:.1f} to {high:.1f}."
         )
         told.append(_pair_words(found))
-    told.append(_stability_words(found, estimator))
-    return told
+    if model.summary_["weight_movement"] is not None and _regime(model.summary_) != "rich":
+        told.append(
+            f"The search was {_regime(model.summary_)}: this mask is partly that of the initial "
+            "weights, which know nothing of the data."
+        )
+    return [*told, _stability_words(found, type(model).__name__)]
 
 
 def _pair_words(found: Structure) -> str:
-    among = "" if len(found.paired) == len(found.columns) else f" of the {PAIRED} most kept columns"
+    among = (
+        "" if len(found.paired) == len(found.columns) else f" of the {len(found.paired)} most kept"
+    )
+    if math.isnan(found.floor):
+        return "Too little is kept of the columns to tell which are combined in neurons."
     drawn = f"{found.pair_shuffles} masks in which each column's weights were dealt out anew"
     if not found.pairs:
-        return f"No two columns{among} meet in neurons more than the foremost pairs do in {drawn}."
+        return f"No two columns{among} are combined in neurons more than by chance, in {drawn}."
     named = [
         f"{_short(one.columns[0])} with {_short(one.columns[1])} ({one.lift:.2g} times chance)"
         for one in found.pairs
     ]
-    return f"Combined in neurons, beyond any pair in {drawn}: {_listed(named, str)}."
+    return f"Combined in neurons more than any two columns are in {drawn}: {_listed(named)}."
 
 
 def _stability_words(found: Structure, estimator: str) -> str:
@@ -502,42 +514,50 @@ def _stability_words(found: Structure, estimator: str) -> str:
         return f"All columns have the same share in one of {found.tickets} tickets: no order."
     return (
         f"The shares of two of the {found.tickets} tickets have a rank correlation of "
-        f"{found.stability:.2f} on average; in shuffled masks {found.stability_chance:.2f}, by "
-        "the widths of the columns alone."
+        f"{found.stability:z.2f} on average; in shuffled masks {found.stability_chance:z.2f}"
+        + (", by the widths of the columns alone." if np.ptp(found.chance) > 0 else ".")
     )
 
 
-def _listed(names: Sequence[str], say: Any) -> str:
-    more = len(names) - _NAMED
-    listed = ", ".join(say(name) for name in names[:_NAMED])
-    return f"{listed} and {more:,} more" if more > 0 else listed
+def _listed(words: Sequence[str]) -> str:
+    more = len(words) - _NAMED
+    return ", ".join(words[:_NAMED]) + (f" and {more:,} more" if more > 0 else "")
+
+
+_MATRIX = 12
 
 
 def _pair_blocks(found: Structure) -> list[Block]:
     """Return the matrix of the columns that meet most, and the first pairs as a table."""
-    shown = list(dict.fromkeys(name for pair in found.pairs for name in pair.columns))[:12]
-    at = [found.paired.index(name) for name in shown]
+    share = dict(zip(found.columns, found.share, strict=True))
+    most = sorted(found.paired, key=lambda name: -share[name])
+    shown = list(dict.fromkeys([*(name for one in found.pairs for name in one.columns), *most]))
+    at = sorted(found.paired.index(name) for name in shown[:_MATRIX])
     drawn = f"{found.pair_shuffles} shuffled masks"
-    first = found.pairs[0]
+    first, second = map(_short, found.pairs[0].columns)
+    n_pairs = int(np.isfinite(found.z).sum()) // 2
     return [
         Figure(
             title="Columns that are combined",
-            svg=figures.pair_matrix(shown, found.z[np.ix_(at, at)]),
-            alt=f"Matrix of {len(shown)} columns: how much more than by chance each two meet in "
-            f"neurons; the foremost are {first.columns[0]} and {first.columns[1]}.",
-            caption="Standard deviations above (orange) or below (blue) chance. Meeting in neurons "
-            f"is no interaction of their effects. Only what is above {found.floor:.1f}, the "
-            f"largest of any pair in {drawn}, stands out.",
+            svg=figures.pair_matrix(
+                [_printable(found.paired[i]) for i in at], found.z[np.ix_(at, at)]
+            ),
+            alt=f"Matrix of {len(at)} columns: how much more than by chance each two meet in "
+            f"neurons; most of all {first} and {second}.",
+            caption="Standard deviations above (orange) or below (blue) chance; only what is above "
+            f"{found.floor:.1f}, the largest of any two columns in {drawn}, stands out. That "
+            "weights meet in a neuron is no proof that columns interact in the data.",
         ),
         Table(
             title="Pairs that stand out",
             columns=["column", "with", "times chance", "z"],
             rows=[
-                [*map(_short, pair.columns), round(pair.lift, 2), round(pair.z, 1)]
-                for pair in found.pairs[:_NAMED]
+                [*map(_short, one.columns), Value(one.lift), Value(one.z, digits=1)]
+                for one in found.pairs[:_NAMED]
             ],
-            note=f"{len(found.pairs):,} of {len(found.paired) * (len(found.paired) - 1) // 2:,} "
-            f"pairs; the largest z by chance is {found.floor:.1f}, of {drawn}.",
+            note=(f"The first {_NAMED} of " if len(found.pairs) > _NAMED else "")
+            + f"{len(found.pairs):,} among {n_pairs:,} pairs; by chance z is {found.floor:.1f} at "
+            "most.",
         ),
     ]
 
@@ -620,48 +640,59 @@ def _layers(model: TicketClassifier | TicketRegressor, found: Structure | None) 
     return blocks
 
 
-def _training(history: pd.DataFrame) -> list[Block]:
+_PHASES = {
+    "search": ("Search", "Before pruning, with all weights."),
+    "finetune": ("Finetuning", "With the weights that the mask keeps."),
+}
+_LINES = {
+    "loss": "training",
+    "validation_loss": "validation",
+    "contrastive": "contrastive part",
+}
+
+
+def _training(model: TicketClassifier | TicketRegressor) -> list[Block]:
     """Return curves of losses by phase, and of the learning rate."""
-    blocks: list[Block] = []
-    lines = {"loss": "training", "validation_loss": "validation", "contrastive": "contrastive part"}
+    history = model.history_
     if history.empty:
-        return blocks
+        return []
     several = history["ticket"].nunique() > 1
-    numbers = history.assign(
-        **{name: history[name].astype(np.float64) for name in lines if name in history}
-    )
+    error = "cross-entropy" if isinstance(model, TicketClassifier) else "squared error"
+    blocks: list[Block] = []
     for phase in history["phase"].unique():
-        part = numbers[numbers["phase"] == phase]
-        long = part.melt(
-            id_vars="epoch",
-            value_vars=[name for name in lines if name in part],
-            var_name="line",
-            value_name="value",
-        )
-        long = long[np.isfinite(long["value"])]
+        part = history[history["phase"] == phase]
+        names = [name for name in _LINES if name in part]
+        # A column of nothing but missing values comes back from a file as one of objects.
+        part = part[["epoch", *names]].astype(np.float64)
+        long = part.melt(id_vars="epoch", var_name="line").rename(columns={"value": "loss"})
+        long = long[np.isfinite(long["loss"])]
         if long.empty:
             continue
-        long["line"] = long["line"].map(lines)
-        caption = {
-            "search": "The objective before pruning; validation is its error alone.",
-            "finetune": "After pruning, from the start again.",
-        }.get(phase, "")
+        lines = [_LINES[name] for name in long["line"].unique()]
+        title, *words = _PHASES.get(phase, (f"Phase {phase}",))
+        label = f"loss ({error})"
+        if "contrastive part" in lines:
+            label = "loss"
+            words.append("Training counts the contrastive part, too.")
+        if several:
+            words.append("Means over tickets, one standard error to both sides.")
         blocks.append(
             Figure(
-                title=f"Loss of the {phase} phase",
-                svg=figures.curves(long, y="value", by="line", ylabel="loss"),
-                alt=f"Loss over {part['epoch'].nunique()} epochs of {phase}: "
-                f"{', '.join(long['line'].unique())}.",
-                caption=caption
-                + (" Means over tickets, one standard error to both sides." if several else ""),
+                title=title,
+                svg=figures.curves(
+                    long.assign(line=long["line"].map(_LINES)), y="loss", by="line", ylabel=label
+                ),
+                alt=f"Loss over {long['epoch'].nunique()} epochs of {phase}: {', '.join(lines)}.",
+                caption=" ".join(words),
             )
         )
     if (history["lr"] > 0).any():
+        phases = " and ".join(history["phase"].unique())
         blocks.append(
             Figure(
                 title="Learning rate",
                 svg=figures.curves(history, y="lr", by="phase", ylabel="learning rate", logy=True),
-                alt=f"Learning rate over the epochs of {' and '.join(history['phase'].unique())}.",
+                alt=f"Learning rate over the epochs of {phases}.",
             )
         )
     return blocks

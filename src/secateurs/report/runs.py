@@ -201,8 +201,11 @@ def _regime(store: Store, plan: Mapping[str, Any], frame: pd.DataFrame) -> list[
                     command=command,
                 )
             )
-    epochs = next(iter(histories.values()))["epoch"].tolist()
-    same = {a: h for a, h in histories.items() if h["epoch"].tolist() == epochs}
+    watched = {
+        arm: h.dropna(subset="histogram") for arm, h in histories.items() if "histogram" in h
+    }
+    epochs = next(iter(watched.values()))["epoch"].tolist() if watched else []
+    same = {arm: h for arm, h in watched.items() if h["epoch"].tolist() == epochs}
     if same:
         svg, labels = figures.weight_histograms(
             {short[arm]: np.stack(h["histogram"].tolist()) for arm, h in same.items()},
