@@ -469,3 +469,17 @@ def test_openml_client_absent():
     assert "openml:31 needs the openml client" in done.stdout
     assert "pip install secateurs[tabular]" in done.stdout
     assert done.stdout.count("\n") == 1
+
+
+def test_a_table_of_the_data_root_has_a_name(tmp_path, monkeypatch):
+    monkeypatch.setenv("SECATEURS_DATA", str(tmp_path / "root"))
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "root" / "tabular"
+    folder.mkdir(parents=True)
+    pd.DataFrame({"a": [1, 2]}).to_parquet(folder / "toy-1.0.parquet")
+    assert read_table("toy-1.0").frame["a"].tolist() == [1, 2]
+    assert read_table("toy-1.0").name == "toy-1.0"
+    with pytest.raises(InputError, match="tables are"):
+        read_table("toy-2.0")
+    with pytest.raises(InputError, match="tables are"):
+        read_table("../tabular/toy-1.0")

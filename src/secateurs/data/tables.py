@@ -6,6 +6,7 @@ import difflib
 import gzip
 import io
 import os
+import re
 import stat
 import warnings
 import zlib
@@ -45,6 +46,7 @@ BUNDLED: dict[str, Callable[..., Any]] = {
     "wine": sklearn.datasets.load_wine,
 }
 
+_NAME = re.compile(r"[\w.-]{1,100}")
 _SOURCES = f"{', '.join(SUFFIXES)} files, sklearn:NAME and openml:TASK_ID"
 # What pandas, pyarrow and the decompressors raise on bytes that are not what the name says.
 _UNREADABLE = (pa.ArrowException, OSError, ValueError, EOFError, MemoryError, csv.Error, zlib.error)
@@ -101,7 +103,7 @@ def read_table(source: str | Path) -> Table:
         table = _read_openml(rest)
     else:
         named = data_root() / "tabular" / f"{text}.parquet"
-        by_name = text == Path(text).name and named.is_file() and not Path(text).exists()
+        by_name = _NAME.fullmatch(text) and named.is_file() and not Path(text).exists()
         table = _read_file(named if by_name else Path(source))
     rows, columns = table.frame.shape
     if not rows or not columns:
