@@ -182,6 +182,7 @@ def arms_summary(
         "density": "size.density",
         "kept": "size.parameters_kept",
         "movement": "regime.weight_movement",
+        "overlap": "regime.start_mask_overlap",
         "CPU s": "cpu_seconds",
     }
     rows: list[list[Cell]] = []
