@@ -500,14 +500,15 @@ def test_full_disk_while_fitting(n, tmp_path, capsys):
     assert files(tmp_path) == before
 
 
-def test_full_disk_while_shipping(tmp_path, capsys, monkeypatch):
+@pytest.mark.parametrize("n", [1000, 20_000], ids=["model", "page"])
+def test_full_disk_while_shipping(n, tmp_path, capsys, monkeypatch):
     out = tmp_path / "m"
     assert fit("sklearn:iris", out) == 0
     before = files(out)
     ship = workspace.ship
 
     def on_a_full_disk(*args):
-        with file_size_limit(1000):
+        with file_size_limit(n):
             return ship(*args)
 
     words = ["--overwrite", "--set", "compression=4"]

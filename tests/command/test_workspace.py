@@ -1,3 +1,4 @@
+import copy
 import json
 import signal
 import subprocess
@@ -9,11 +10,20 @@ import pandas as pd
 import pytest
 
 from secateurs.command import workspace as home
-from secateurs.command.comparison import Comparison
-from secateurs.command.workspace import NOT_IDENTITY, check_free, identity, ship, workspace
+from secateurs.command.comparison import Comparison, Row
+from secateurs.command.workspace import (
+    NOT_IDENTITY,
+    PAGE,
+    check_free,
+    identity,
+    ship,
+    workspace,
+)
 from secateurs.errors import InputError
 from secateurs.estimator import TicketClassifier, TicketRegressor
 from secateurs.loading import load
+from secateurs.model_directory import check_replaceable
+from secateurs.report.model import model_page
 
 COMMAND = {"version": "1", "data": "a1", "settings": {"compression": 8}}
 
@@ -263,16 +273,70 @@ def model():
     return TicketRegressor(**TINY).fit(*ROWS)
 
 
+def compared(rows_seen=0):
+    scores = {"r2": 0.125, "rmse": 2.5}
+    row = Row(model="mean <&>", scores=scores, parameters_kept=1, bytes=8, seconds=0.25)
+    return Comparison(rows_trained=8, rows_held_out=2, rows_seen=rows_seen, models=[row])
+
+
 def test_a_model_is_shipped_with_its_comparison(model, tmp_path):
     out = tmp_path / "m"
-    compared = Comparison(rows_trained=8, rows_held_out=2, rows_seen=0, models=[])
     with opened(out) as (partial, _):
-        size = ship(model, out, partial, compared)
+        size = ship(model, out, partial, compared())
     assert [path.name for path in tmp_path.iterdir()] == ["m"]
     assert json.loads((out / "comparison.json").read_text())["rows_trained"] == 8
     (out / "comparison.json").unlink()
+    (out / PAGE).unlink()
     assert size == sum(path.stat().st_size for path in out.iterdir())
     assert (load(out).predict(ROWS[0]) == model.predict(ROWS[0])).all()
+
+
+def test_a_model_is_shipped_with_its_page(model, tmp_path):
+    out = tmp_path / "my model"
+    with opened(out) as (partial, _):
+        size = ship(model, out, partial, None)
+    page = (out / PAGE).read_text(encoding="utf-8")
+    command = "secateurs predict 'my model' NEW_ROWS.csv --out predictions.csv"
+    assert page == model_page(model, command=command, size=size)
+    assert str(tmp_path) not in page
+    assert f"{size:,}" in page
+    moved = tmp_path / "elsewhere"
+    out.rename(moved)
+    assert model_page(load(moved), command=command, size=size) == page
+
+
+def test_the_page_has_the_comparison(model, tmp_path):
+    for out, seen in ((tmp_path / "a", 0), (tmp_path / "b", 1)):
+        with opened(out) as (partial, _):
+            ship(model, out, partial, compared(seen))
+        page = (out / PAGE).read_text(encoding="utf-8")
+        for word in ("mean &lt;&amp;&gt;", ">R²<", ">0.125<", ">2.500<", "2 held-out rows, 8"):
+            assert word in page
+        assert ("also occur in training" in page) == bool(seen)
+
+
+def test_an_older_page_goes_with_its_model(model, tmp_path):
+    out = tmp_path / "m"
+    with opened(out) as (partial, _):
+        ship(model, out, partial, compared())
+    check_replaceable(out)
+    model.save(out)
+    assert not (out / PAGE).exists()
+    with opened(out, overwrite=True) as (partial, _):
+        ship(model, out, partial, None)
+    assert "mean &lt;&amp;&gt;" not in (out / PAGE).read_text(encoding="utf-8")
+
+
+def test_a_model_whose_page_cannot_be_drawn_is_shipped_without(model, tmp_path):
+    broken = copy.deepcopy(model)
+    broken.history_ = broken.history_.drop(columns="epoch")
+    with (
+        opened(tmp_path / "m") as (partial, _),
+        pytest.warns(UserWarning, match=r"complete, but its page could not be drawn \(KeyError"),
+    ):
+        ship(broken, tmp_path / "m", partial, None)
+    assert not (tmp_path / "m" / PAGE).exists()
+    assert (load(tmp_path / "m").predict(ROWS[0]) == model.predict(ROWS[0])).all()
 
 
 def test_an_older_model_comes_back_if_the_new_one_cannot(model, tmp_path, monkeypatch):

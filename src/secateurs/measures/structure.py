@@ -13,17 +13,20 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from scipy.stats import rankdata
 from torch import Tensor
+from torch.nn import functional
 
 from secateurs import masks
 from secateurs.errors import InputError
 
 __all__ = [
+    "MEETINGS",
     "Groups",
     "PairStrength",
     "column_lift",
+    "column_norms",
     "column_pairs",
     "column_share",
     "columns_read",
@@ -37,27 +40,24 @@ __all__ = [
 Groups = Sequence[tuple[int, int]]
 
 
+MEETINGS = 4.0
+"""Neurons in which two columns must meet by chance for their pair to be looked at."""
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PairStrength:
-    """How strongly columns meet in neurons, against shuffled tickets; all [columns, columns].
+    """How far pairs of columns lie from chance; matrices are [columns, columns].
 
     Args:
-        strength: see `column_pairs`.
-        mean: of the strength over shuffled tickets.
-        sd: of the strength over shuffled tickets.
-        z: (strength - mean) / sd; NaN for 0/0.
-        lift: strength / mean; NaN for 0/0.
-        floor: [shuffles] the largest z of two different columns in each shuffled ticket. Among
-            thousands of pairs the largest z is large by chance: trust pairs above this floor,
-            whose quantiles hold for all pairs at once (maxT; Westfall and Young 1993).
+        z: standard deviations between a pair and its mean; NaN on the diagonal and for pairs that
+            by chance meet in fewer than `MEETINGS` neurons.
+        lift: how often they meet, over the mean of shuffled tickets; NaN where z is.
+        floor: the largest z of any pair in any shuffled ticket; NaN if no pair was looked at.
     """
 
-    strength: Tensor
-    mean: Tensor
-    sd: Tensor
-    z: Tensor
-    lift: Tensor
-    floor: Tensor
+    z: NDArray[np.float64]
+    lift: NDArray[np.float64]
+    floor: float
 
 
 def _kept(weight: Tensor, mask: Tensor, groups: Groups) -> Tensor:
@@ -230,52 +230,98 @@ def shuffled(
     return moved, kept
 
 
-def pair_strength(
-    weight: Tensor,
-    mask: Tensor,
-    groups: Groups,
-    *,
-    generator: torch.Generator,
-    n_shuffles: int = 50,
-    keep_columns: bool = False,
-) -> PairStrength:
-    """Return `column_pairs` beside what shuffled tickets give.
-
-    A pair that no shuffle combines has z = inf: more shuffles tell how rare it is.
-
-    Args:
-        weight: [neurons, inputs].
-        mask: [neurons, inputs] of bools.
-        groups: the span of each column.
-        generator: on the CPU, of the shuffles.
-        n_shuffles: at least 2; all their [columns, columns] are held at once.
-        keep_columns: shuffle each column over the neurons instead of the whole layer. Under the
-            layer's shuffle every pair of two much-read columns stands out, combined or not.
+def column_norms(weight: Tensor, mask: Tensor, groups: Groups) -> Tensor:
+    """Return [neurons, columns] the norm of the weights that each neuron keeps of each column.
 
     Raises:
-        InputError: shapes or groups that do not fit, or fewer than 2 shuffles.
+        InputError: shapes or groups that do not fit.
 
-    >>> weight = torch.eye(8).repeat_interleave(2, 1)  # neuron i reads columns 2i and 2i + 1
-    >>> found = pair_strength(weight, weight != 0, [(i, i + 1) for i in range(16)],
-    ...                       generator=torch.Generator().manual_seed(0))
-    >>> round(float(found.strength[0, 1]), 3), float(found.z[0, 1]) > 2
-    (0.5, True)
+    >>> weight, mask = torch.tensor([[2.0, 3.0, 4.0]]), torch.ones(1, 3).bool()
+    >>> column_norms(weight, mask, [(0, 1), (1, 3)]).tolist()
+    [[2.0, 5.0]]
     """
-    if n_shuffles < 2:
-        raise InputError(f"n_shuffles must be at least 2 for a spread, got {n_shuffles}")
-    strength = column_pairs(weight, mask, groups)
-    within = groups if keep_columns else None
-    draws = (shuffled(weight, mask, generator=generator, within=within) for _ in range(n_shuffles))
-    chance = torch.stack([column_pairs(*one, groups) for one in draws])
-    mean = chance.mean(0)
-    # The mean of equal numbers may round to something else, which would leave a tiny spread.
-    varies = (chance != chance[0]).any(0)
-    mean, sd = mean.where(varies, chance[0]), chance.std(0).where(varies, 0.0)
-    z = (strength - mean) / sd
-    diagonal = torch.eye(len(groups), dtype=torch.bool) | ~varies
-    largest = ((chance - mean) / sd).masked_fill(diagonal, -torch.inf).flatten(1).amax(1)
-    lift = strength / mean
-    return PairStrength(strength=strength, mean=mean, sd=sd, z=z, lift=lift, floor=largest)
+    kept = _kept(weight, mask, groups)
+    return torch.stack([kept[:, start:stop].norm(dim=1) for start, stop in groups], dim=1)
+
+
+def _chosen_norms(weight: Tensor, mask: Tensor, groups: Groups, columns: Sequence[int]) -> Tensor:
+    """Return [neurons, columns + 1] the norms of the chosen columns, and of all others in the last.
+
+    The shuffle moves what a neuron keeps of a column together, so that its norm stands for it.
+    """
+    norms = column_norms(weight, mask, groups)
+    chosen = torch.as_tensor(list(columns))
+    squares = norms.square()
+    rest = (squares.sum(1) - squares[:, chosen].sum(1)).clamp_min(0).sqrt()
+    return torch.cat([norms[:, chosen], rest[:, None]], dim=1)
+
+
+def pair_strength(
+    tickets: Sequence[tuple[Tensor, Tensor]],
+    groups: Groups,
+    *,
+    columns: Sequence[int] | None = None,
+    generator: torch.Generator,
+    n_shuffles: int = 39,
+) -> PairStrength:
+    """Return which pairs of columns neurons combine more often than by chance.
+
+    Chance is `shuffled` within columns: each keeps what is read of it. Mean and spread are those
+    of the ticket and its shuffles together, which makes them exchangeable: by chance a ticket has
+    a pair above `floor` in one of n_shuffles + 1 cases, whatever the number of pairs (maxT;
+    Westfall and Young 1993).
+
+    Args:
+        tickets: weight [neurons, inputs] and mask of each; their neurons count together.
+        groups: the span of each column.
+        columns: positions of those whose pairs are looked at, in order; None is all.
+        generator: on the CPU, of the shuffles.
+        n_shuffles: at least 1; 39 are a test at 2.5%.
+
+    Raises:
+        InputError: shapes or groups that do not fit, or no shuffle.
+
+    >>> generator = torch.Generator().manual_seed(0)
+    >>> mask = torch.rand(200, 8, generator=generator) < 0.3
+    >>> mask[:60, :2] = True  # some neurons read the first two columns together
+    >>> groups = [(i, i + 1) for i in range(8)]
+    >>> found = pair_strength([(torch.ones(200, 8), mask)], groups, generator=generator)
+    >>> bool(found.z[0, 1] > found.floor)
+    True
+    """
+    if n_shuffles < 1:
+        raise InputError(f"n_shuffles must be at least 1, got {n_shuffles}")
+    columns = range(len(groups)) if columns is None else columns
+    n = len(columns)
+    layers = [_chosen_norms(weight, mask, groups, columns) for weight, mask in tickets]
+    spans = [(i, i + 1) for i in range(n + 1)]
+    draws, variances = [], []
+    for k in range(n_shuffles + 1):
+        strength, variance = torch.zeros(2, n + 1, n + 1, dtype=torch.float64)
+        for layer in layers:
+            norms, kept = layer, layer > 0
+            if k > 0:
+                norms, kept = shuffled(layer, kept, generator=generator, within=spans)
+            strength += column_pairs(norms, kept, spans)
+            # Two columns whose neurons are matched at random: the variance of a sum of products.
+            spread = functional.normalize(norms, dim=1).var(0, correction=0)
+            variance += len(norms) ** 2 / max(len(norms) - 1, 1) * spread.outer(spread)
+        draws.append(strength)
+        variances.append(variance)
+    found = torch.stack(draws)[:, :-1, :-1].numpy()
+    scale = torch.stack(variances).mean(0)[:-1, :-1].sqrt().numpy()
+    # Where columns hardly meet by chance, one meeting is already far from it, and such pairs alone
+    # would set the floor. How often a column is read is the same in all shuffles, so they may go.
+    meetings = np.zeros_like(scale)
+    for layer in layers:
+        readers = (layer[:, :-1] > 0).double().sum(0)
+        meetings += (readers.outer(readers) / len(layer)).numpy()
+    pair = (scale > 0) & (meetings >= MEETINGS) & ~np.eye(n, dtype=bool)
+    z = (found - found.mean(0)) / np.where(pair, scale, np.nan)
+    lift = found[0] / np.where(pair, found[1:].mean(0), np.nan)
+    return PairStrength(
+        z=z[0], lift=lift, floor=float(z[1:][:, pair].max()) if pair.any() else np.nan
+    )
 
 
 def stability(shares: Sequence[ArrayLike]) -> float:

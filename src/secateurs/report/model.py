@@ -11,19 +11,18 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from torch import Tensor
-from torch.nn import functional
 
 from secateurs import __version__, masks
 from secateurs.estimator import TicketClassifier, TicketRegressor
 from secateurs.measures.structure import (
     Groups,
-    column_pairs,
+    column_norms,
     column_share,
     columns_read,
     live_neurons,
+    pair_strength,
     shuffled,
     stability,
 )
@@ -36,7 +35,6 @@ from secateurs.seeds import stream
 __all__ = ["Pair", "Structure", "model_page", "regime_line", "structure"]
 
 _PAIRED = 64  # columns whose pairs are looked at, the most kept: pairs grow with the square
-_MEETINGS = 4.0  # neurons in which two columns must meet by chance for their pair to be looked at
 _WORK = 8_400_000  # weights that all shuffles may move together: a second or two
 _FIRST = "encoder.0.weight"
 
@@ -149,12 +147,12 @@ def structure(model: TicketClassifier | TicketRegressor) -> Structure | None:
     by_chance = np.stack([_excess(one.mean(0), chance) for one, _, _ in drawn])
     order = np.argsort(-far, kind="stable")
     medians = [float(np.median(one)) for _, one, _ in drawn]
-    norms = [_norms(weight, mask, spans) for weight, mask in tickets]
-    chosen = np.sort(np.argsort(-share, kind="stable")[:_PAIRED])
+    chosen = sorted(np.argsort(-share, kind="stable")[:_PAIRED].tolist())
     paired = [names[i] for i in chosen]
-    m = _affordable(sum(len(one) for one in norms) * len(chosen))
-    z, lift, floor = _paired(norms, chosen, m, generator)
-    beyond = sorted(zip(*np.nonzero(np.triu(z > floor, 1)), strict=True), key=lambda at: -z[at])
+    m = _affordable(sum(len(mask) for _, mask in tickets) * len(chosen))
+    found = pair_strength(tickets, spans, columns=chosen, generator=generator, n_shuffles=m)
+    above = np.nonzero(np.triu(found.z > found.floor, 1))
+    beyond = sorted(zip(*above, strict=True), key=lambda at: -found.z[at])
     return Structure(
         columns=names,
         share=share,
@@ -172,12 +170,14 @@ def structure(model: TicketClassifier | TicketRegressor) -> Structure | None:
         kept=sum(int(mask.sum()) for _, mask in tickets),
         weights=sum(mask.numel() for _, mask in tickets),
         pairs=[
-            Pair(columns=(paired[i], paired[j]), lift=float(lift[i, j]), z=float(z[i, j]))
+            Pair(
+                columns=(paired[i], paired[j]), lift=float(found.lift[i, j]), z=float(found.z[i, j])
+            )
             for i, j in beyond
         ],
         paired=paired,
-        z=z,
-        floor=floor,
+        z=found.z,
+        floor=found.floor,
         stability=stability(list(shares)),
         stability_chance=float(np.mean([stability(list(one)) for one, _, _ in drawn])),
         tickets=len(tickets),
@@ -212,61 +212,6 @@ def _excess(share: Floats, chance: Floats) -> Floats:
     """
     scale = np.sqrt(chance * (1 - chance))
     return (share - chance) / np.where(scale > 0, scale, np.inf)
-
-
-def _norms(weight: Tensor, mask: Tensor, spans: Groups) -> Tensor:
-    """Return [neurons, columns] the norm of the kept weights of each column."""
-    kept = weight.detach().where(mask, 0.0).double()
-    return torch.stack([kept[:, start:stop].norm(dim=1) for start, stop in spans], dim=1)
-
-
-def _paired(
-    norms: Sequence[Tensor], chosen: Any, n: int, generator: torch.Generator
-) -> tuple[Floats, Floats, float]:
-    """Return z and lift of the pairs of chosen columns, and the largest z by chance.
-
-    `measures.structure.pair_strength` standardises by the spread of the shuffles, in which they
-    take part and the ticket does not, so that its floor is too low: of a hundred pairs one would
-    stand out by chance in a quarter of all tickets. Here mean and spread are those of ticket and
-    shuffles together, which makes them exchangeable: by chance the ticket is beyond all n in one
-    of n + 1 cases (maxT; Westfall and Young 1993).
-    """
-    # The shuffle moves a column's weights in a neuron together: its norm stands for them, and one
-    # more column for those that were not chosen.
-    layers = []
-    for one in norms:
-        squares = one.square()
-        rest = (squares.sum(1) - squares[:, chosen].sum(1)).clamp_min(0).sqrt()
-        layers.append(torch.cat([one[:, chosen], rest[:, None]], dim=1))
-    spans = [(i, i + 1) for i in range(len(chosen) + 1)]
-    draws, variances = [], []
-    for k in range(n + 1):
-        strength, variance = torch.zeros(2, len(spans), len(spans), dtype=torch.float64)
-        for one in layers:
-            kept = one > 0
-            if k > 0:
-                one, kept = shuffled(one, kept, generator=generator, within=spans)  # noqa: PLW2901
-            strength += column_pairs(one, kept, spans)
-            # Two columns whose neurons are matched at random: the variance of a sum of products.
-            spread = functional.normalize(one, dim=1).var(0, correction=0)
-            variance += len(one) ** 2 / max(len(one) - 1, 1) * spread.outer(spread)
-        draws.append(strength)
-        variances.append(variance)
-    found = torch.stack(draws)[:, :-1, :-1].numpy()
-    scale = torch.stack(variances).mean(0)[:-1, :-1].sqrt().numpy()
-    # Where columns hardly meet by chance, one meeting is already far from it, and such pairs alone
-    # would set the floor. How often a column is read is the same in all shuffles, so they may go.
-    meetings = np.zeros_like(scale)
-    for one in layers:
-        readers = (one[:, :-1] > 0).double().sum(0)
-        meetings += (readers.outer(readers) / len(one)).numpy()
-    pair = (scale > 0) & (meetings >= _MEETINGS) & ~np.eye(len(chosen), dtype=bool)
-    if not pair.any():
-        nothing = np.full(pair.shape, np.nan)
-        return nothing, nothing, math.nan
-    z = (found - found.mean(0)) / np.where(pair, scale, np.nan)
-    lift = found[0] / np.where(pair, found[1:].mean(0), np.nan)
-    return z[0], lift, float(np.nanmax(z[1:]))
 
 
 # ---- the page ------------------------------------------------------------------------------------
@@ -469,7 +414,7 @@ def _words(found: Structure, model: TicketClassifier | TicketRegressor) -> list[
             )
         if not found.above and not found.below:
             told.append(
-                f"For its width, no column is kept more or less than columns are in {drawn}."
+                f"No column stands out: all are kept, for their width, as columns are in {drawn}."
             )
         if found.unread:
             told.append(f"Not read at all: {_listed(list(map(_short, found.unread)))}.")
@@ -620,7 +565,7 @@ def _layers(model: TicketClassifier | TicketRegressor, found: Structure | None) 
         )
     names = [_printable(name) for name in feature_names(model.preparation_)]
     weight, mask = _first_layers(model)[0]
-    by_column = _norms(weight, mask, groups(model.preparation_))
+    by_column = column_norms(weight, mask, groups(model.preparation_))
     order = by_column.sum(1).argsort(descending=True, stable=True)
     blocks.append(
         Figure(
@@ -633,8 +578,8 @@ def _layers(model: TicketClassifier | TicketRegressor, found: Structure | None) 
             ),
             alt=f"Absolute weights from {len(names)} columns to {len(weight)} neurons; pruned ones "
             "are empty.",
-            caption="|w|; the weights of a category's levels are taken together."
-            + (" The first ticket." if several else ""),
+            caption="|w|; the weights of a category's levels are taken together, and pruned where "
+            "all of them are." + (" The first ticket." if several else ""),
         )
     )
     return blocks

@@ -5,12 +5,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 
 from secateurs.errors import InputError
 from secateurs.experiments.spec import TicketCell, key
 from secateurs.experiments.store import Store
 from secateurs.measures.regime import HISTOGRAM_EDGES
+from secateurs.measures.structure import column_norms
 from secateurs.model_directory import unpack
 from secateurs.report import figures
 from secateurs.report.page import (
@@ -251,10 +251,10 @@ def _structure(store: Store, plan: Mapping[str, Any], frame: pd.DataFrame) -> li
     preferred = [arm for arm in shown["arm"] if "IUNet" in arm] or shown["arm"].tolist()
     chosen_row = shown[shown["arm"] == preferred[0]].iloc[0]
     tensors, meta = store.tensors(chosen_row["key"])
-    members, _ = unpack(tensors, (meta["n_inputs"], meta["n_outputs"], tuple(meta["widths"])), [0])
-    weight = members[0].get_parameter("encoder.0.weight").abs()
-    spans = [list(range(a, b)) for a, b in meta["groups"]]
-    by_column = torch.stack([weight[:, span].norm(dim=1) for span in spans], dim=1)
+    sizes = (meta["n_inputs"], meta["n_outputs"], tuple(meta["widths"]))
+    members, kept = unpack(tensors, sizes, [0])
+    name = "encoder.0.weight"
+    by_column = column_norms(members[0].get_parameter(name), kept[0][name], meta["groups"])
     order = by_column.sum(1).argsort(descending=True)
     blocks.append(
         Figure(
@@ -265,8 +265,8 @@ def _structure(store: Store, plan: Mapping[str, Any], frame: pd.DataFrame) -> li
                 column_label="original column",
                 columns=meta["columns"],
             ),
-            alt=f"Absolute weights from {len(spans)} columns to {len(weight)} neurons; pruned ones "
-            "are empty.",
+            alt=f"Weights from {by_column.shape[1]} columns to {len(by_column)} neurons; pruned "
+            "ones are empty.",
             caption=f"Figure 4 of the paper, as a matrix; the weights of a category's levels are "
             f"taken together. {where}.",
             command=command,
