@@ -1,5 +1,6 @@
 """What the tables of the IUNet paper share: its recipe for tables, its scales, its data sets."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,8 @@ from secateurs.experiments.arms import arm
 from secateurs.experiments.spec import Rows, Run, TicketCell
 from secateurs.networks.dense import MLP_TAB
 from secateurs.optimizers import SGD, AdamW
+from secateurs.report.page import Table
+from secateurs.report.tables import arms_by_dataset, arms_summary
 from secateurs.tickets import TicketConfig
 from secateurs.training import PhaseConfig
 
@@ -73,6 +76,16 @@ def arms(scale: str, datasets: tuple[str, ...], names: tuple[str, ...]) -> list[
         for split in range(SCALES[scale].splits)
         for dataset in datasets
         for name in names
+    ]
+
+
+def tables(
+    frame: pd.DataFrame, names: Sequence[str], printed: Mapping[tuple[str, str], float]
+) -> list[Table]:
+    """Return the arms over all sets, and by set beside what was published."""
+    return [
+        arms_summary(frame, VALUE, arms=names, baseline="dense", title="Arms over all data sets"),
+        arms_by_dataset(frame, VALUE, arms=names, title="Arms by data set", published=printed),
     ]
 
 

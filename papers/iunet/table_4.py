@@ -10,7 +10,6 @@ import recipe
 
 from secateurs.experiments.spec import Run
 from secateurs.report.page import Table
-from secateurs.report.tables import arms_by_dataset, arms_summary
 
 TITLE = "IUNet table 4: which of its parts IUNet needs (MLP_TAB)"
 CLAIM = (
@@ -40,11 +39,4 @@ def runs(scale: str) -> list[Run]:
 
 def table(frame: pd.DataFrame) -> Sequence[Table]:
     """Return what was measured, beside what was published."""
-    return [
-        arms_summary(
-            frame, recipe.VALUE, arms=ARMS, baseline="dense", title="Arms over all data sets"
-        ),
-        arms_by_dataset(
-            frame, recipe.VALUE, arms=ARMS, title="Arms by data set", published=PUBLISHED
-        ),
-    ]
+    return recipe.tables(frame, ARMS, PUBLISHED)

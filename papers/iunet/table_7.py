@@ -14,7 +14,6 @@ import recipe
 from secateurs.experiments import arms
 from secateurs.experiments.spec import PeerCell, Run
 from secateurs.report.page import Table
-from secateurs.report.tables import arms_by_dataset, arms_summary
 
 TITLE = "IUNet table 7: MLP_TAB against its tickets and against trees, on tables"
 CLAIM = (
@@ -91,11 +90,4 @@ def runs(scale: str) -> list[Run]:
 
 def table(frame: pd.DataFrame) -> Sequence[Table]:
     """Return what was measured, beside what was published."""
-    return [
-        arms_summary(
-            frame, recipe.VALUE, arms=ARMS, baseline="dense", title="Arms over all data sets"
-        ),
-        arms_by_dataset(
-            frame, recipe.VALUE, arms=ARMS, title="Arms by data set", published=PUBLISHED
-        ),
-    ]
+    return recipe.tables(frame, ARMS, PUBLISHED)
