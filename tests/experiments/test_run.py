@@ -15,7 +15,8 @@ import pytest
 import torch
 
 from secateurs.errors import InputError
-from secateurs.experiments.run import RETRIES, plan_line, run
+from secateurs.experiments.engines import RETRIES
+from secateurs.experiments.run import plan_line, run
 from secateurs.experiments.spec import PeerCell, Rows, TicketCell, key, needs, title, with_needs
 from secateurs.experiments.store import Store
 from secateurs.experiments.typed import describe

@@ -12,7 +12,8 @@ from secateurs.estimator import TicketClassifier, TicketRegressor
 from secateurs.loading import load
 from secateurs.measures.structure import column_share, live_neurons, shuffled
 from secateurs.preparation import groups
-from secateurs.report.model import model_page, regime_line, structure
+from secateurs.report.card import structure
+from secateurs.report.model import model_page, regime_line
 from secateurs.report.page import Table
 
 FIRST = "encoder.0.weight"
