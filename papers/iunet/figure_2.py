@@ -77,7 +77,7 @@ def figure(frame: pd.DataFrame) -> Sequence[Block]:
                 ),
                 alt=f"Validation accuracy against compression 1 to 16 for searches by {objective} "
                 "from starts scaled by 1, 1/4, 1/8 and 1/16.",
-                caption="Mean ± standard error over splits (and data sets).",
+                caption="Mean ± standard error over cells: data sets and splits together.",
             )
         )
     at_8 = frame[frame["config.compression"].isin([8.0])]

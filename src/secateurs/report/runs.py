@@ -150,18 +150,26 @@ def _sections(
 
 
 def _shown(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return the ticket rows of the first data set and split: what pictures of one run show."""
+    """Return the ticket rows of the first data set and split, one an arm: what pictures show.
+
+    Of several compressions the one next to 8 is shown; a dense network only if it is all there is.
+    """
     tickets = frame[frame["kind"] == "TicketCell"]
     if tickets.empty:
         return tickets
     first = tickets[tickets[DATASET] == tickets[DATASET].iloc[0]]
     first = first[first[SPLIT] == first[SPLIT].min()]
-    one: pd.DataFrame = first.drop_duplicates("arm")
+    ratio = first["config.compression"]
+    far = np.log2(ratio / 8).abs().where(ratio > 1, np.inf)
+    nearest = first.loc[far.sort_values(kind="stable").index].drop_duplicates("arm")
+    one: pd.DataFrame = nearest.sort_index()
     return one
 
 
 def _where(shown: pd.DataFrame) -> str:
-    return f"{shown[DATASET].iloc[0].removeprefix('sklearn:')}, split {shown[SPLIT].iloc[0]}"
+    ratios = sorted(set(shown["config.compression"]) - {1.0})
+    told = f", r = {ratios[0]:g}" if len(ratios) == 1 else ""
+    return f"{shown[DATASET].iloc[0].removeprefix('sklearn:')}, split {shown[SPLIT].iloc[0]}{told}"
 
 
 def _regime(store: Store, plan: Mapping[str, Any], frame: pd.DataFrame) -> list[Block]:
