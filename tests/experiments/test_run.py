@@ -382,7 +382,9 @@ def test_a_killed_worker_is_replaced_and_nothing_is_lost(store, one_split):
     killer.start()
     summary = run([*cells, FAILS], store, jobs=2, progress=lambda now: running.append(now.running))
     killer.join()
-    assert (summary.done, summary.already) == (3, 0)
+    # 1 already, if it died between finishing its cell and saying so
+    assert summary.done + summary.already == 3
+    assert summary.done >= 2
     assert list(summary.failed) == [key(FAILS)]
     assert max(map(len, running)) == 2
     assert workers_of(os.getpid()) == []
@@ -491,7 +493,8 @@ def test_on_ray_a_killed_worker_is_replaced_and_results_are_the_same(store, one_
         out, err = process.communicate(timeout=90)
     assert process.returncode == 0, err
     done, already, failed = json.loads(out.splitlines()[-1])
-    assert (done, already) == (3, 0)
+    assert done + already == 3  # 1 already, if it died between finishing its cell and saying so
+    assert done >= 2
     assert failed[key(FAILS)].startswith(REASON)
     until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in started), seconds=10)
     assert_equal(store, expected, cells)
