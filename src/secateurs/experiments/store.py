@@ -77,7 +77,7 @@ class Plan:
         title, claim: of its page.
         runs: cells by arm, in the order of the table.
         value: the one endpoint, such as "balanced_accuracy".
-        baseline: the arm that the others are compared with; "" is the first.
+        baseline: the arm that the others are compared with; "" is "dense", else the first.
         published: percentages as printed, by (data set, arm).
         command: that reproduces it.
         stamp: a warning across the page, such as "smoke: not evidence".

@@ -77,7 +77,7 @@ def _arms(plan: Mapping[str, Any]) -> list[str]:
 def results(frame: pd.DataFrame, plan: Mapping[str, Any]) -> list[Block]:
     """Return the usual tables of a plan, and accuracy against compression where it varies."""
     value, arms, command = plan["value"], _arms(plan), plan["command"]
-    baseline = plan["baseline"] or arms[0]
+    baseline = plan["baseline"] or (figures.DENSE if figures.DENSE in arms else arms[0])
     column = f"test.{value}"
     blocks: list[Block] = []
     ratios: list[float] = []
