@@ -38,6 +38,7 @@ def test_a_grid_of_compressions_is_drawn_as_lines(store):
     assert "Against compression" in text
     for r in (2, 4, 8):
         assert f"Arms at r = {r}" in text
+    assert "Arms at r = 1<" not in text  # the dense network alone
     # pictures of one run show the compression next to 8, not the first that was asked for
     assert "First layer of IUNet" in text
     assert "wine, split 0, r = 8" in text

@@ -109,7 +109,10 @@ def results(frame: pd.DataFrame, plan: Mapping[str, Any]) -> list[Block]:
             part = pd.concat([part, frame[(frame["arm"] == baseline)]]).drop_duplicates(
                 subset=["key", "arm"]
             )
-            if part.groupby(["arm", DATASET, SPLIT, "seed"]).size().max() == 1 and len(part):
+            if (
+                part.groupby(["arm", DATASET, SPLIT, "seed"]).size().max() == 1
+                and part["arm"].nunique() > 1
+            ):
                 blocks.append(
                     arms_summary(
                         part, value, arms=arms, baseline=baseline, title=f"Arms at r = {r:g}"
