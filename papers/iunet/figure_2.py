@@ -11,7 +11,7 @@ import recipe
 
 from secateurs.experiments.spec import Run
 from secateurs.report.figures import accuracy_by_compression
-from secateurs.report.page import Block, Figure
+from secateurs.report.page import Block, Cell, Figure, Table, Value
 from secateurs.report.tables import arms_summary, chosen
 from secateurs.tickets import TicketConfig
 
@@ -56,6 +56,32 @@ def runs(scale: str) -> list[Run]:
     ]
 
 
+def _value(point: pd.Series) -> Value:
+    return Value(point["mean"], error=point["sem"], digits=1)
+
+
+def _numbers(means: pd.DataFrame, frame: pd.DataFrame) -> Table:
+    """Return the pictures' numbers, and how far each search moved the weights."""
+    points = means.set_index(["arm", "compression"])
+    regime = ["regime.weight_movement", "regime.start_mask_overlap"]
+    moved = frame[frame["config.compression"] == 8].groupby("arm")[regime].mean()
+    rows: list[list[Cell]] = []
+    for arm in dict.fromkeys(frame["arm"]):
+        row: list[Cell] = [arm]
+        for r in COMPRESSIONS:
+            there = (arm, r) in points.index
+            row.append(_value(points.loc[(arm, r)]) if there else None)
+        row += [Value(x) for x in moved.loc[arm]] if arm in moved.index else [None, None]
+        rows.append(row)
+    return Table(
+        title="Validation accuracy in %, by compression",
+        columns=["search", *(f"r = {r:g}" for r in COMPRESSIONS), "movement", "overlap"],
+        rows=rows,
+        note="Mean ± standard error over cells. Movement of the weights in the search, from the "
+        "scaled start; overlap (IoU) of the mask at r = 8 with that of the largest initial ones.",
+    )
+
+
 def figure(frame: pd.DataFrame) -> Sequence[Block]:
     """Return a picture for each objective, and the numbers at r = 8."""
     column = f"validation.{VALUE}"
@@ -80,6 +106,7 @@ def figure(frame: pd.DataFrame) -> Sequence[Block]:
                 caption="Mean ± standard error over cells: data sets and splits together.",
             )
         )
+    blocks.append(_numbers(means, frame))
     at_8 = frame[frame["config.compression"].isin([8.0])]
     lines = [_arm(objective, kappa) for objective in OBJECTIVES for kappa in KAPPAS]
     if not at_8.empty:

@@ -11,7 +11,7 @@ from secateurs.experiments.spec import Rows, Run, TicketCell
 from secateurs.networks.dense import MLP_TAB
 from secateurs.optimizers import SGD, AdamW
 from secateurs.report.page import Table
-from secateurs.report.tables import arms_by_dataset, arms_summary
+from secateurs.report.tables import arms_by_dataset, arms_summary, regime_by_dataset
 from secateurs.tickets import TicketConfig
 from secateurs.training import PhaseConfig
 
@@ -86,6 +86,7 @@ def tables(
     return [
         arms_summary(frame, VALUE, arms=names, baseline="dense", title="Arms over all data sets"),
         arms_by_dataset(frame, VALUE, arms=names, title="Arms by data set", published=printed),
+        regime_by_dataset(frame, arms=names, title="Regime of the searches"),
     ]
 
 

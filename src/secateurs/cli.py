@@ -389,7 +389,7 @@ def _evaluate(args: argparse.Namespace) -> None:
         print(f"{name.replace('_', ' '):<20} {shown}")
 
 
-# --- list ------------------------------------------------------------------------------------
+# --- experiments -----------------------------------------------------------------------------
 
 
 def _engine(args: argparse.Namespace) -> Any:
@@ -401,7 +401,7 @@ def _engine(args: argparse.Namespace) -> Any:
         num_gpus=args.num_gpus,
         device=args.device,
         dry_run=args.dry_run,
-        say=(lambda _: None) if args.quiet else lambda line: print(line, flush=True),
+        quiet=args.quiet,
     )
 
 
@@ -423,6 +423,9 @@ def _report(args: argparse.Namespace) -> None:
 
     write_report(args.runs, args.out)
     print(f"{args.out}: {args.out.stat().st_size:,} bytes")
+
+
+# --- list ------------------------------------------------------------------------------------
 
 
 def _list(args: argparse.Namespace) -> None:

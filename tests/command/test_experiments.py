@@ -112,6 +112,7 @@ def test_failed_cells_do_not_stop_the_others_and_are_told(spec, tmp_path, capsys
     printed = capsys.readouterr()
     assert printed.out == ""
     assert printed.err.count("secateurs: failed: ") == 6
+    assert len(printed.err.splitlines()) == 6  # no progress
     assert "bundled sets are" in printed.err
     assert "needs" in printed.err
     assert len(Store(out).frame()) == 6

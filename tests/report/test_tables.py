@@ -7,7 +7,13 @@ import pytest
 from secateurs.errors import InputError
 from secateurs.measures import statistics
 from secateurs.report.page import Table, Value
-from secateurs.report.tables import arms_by_dataset, arms_summary, chosen, reported_text
+from secateurs.report.tables import (
+    arms_by_dataset,
+    arms_summary,
+    chosen,
+    regime_by_dataset,
+    reported_text,
+)
 
 
 def frame(arms=("dense", "IUNet"), datasets=("a", "b", "c"), splits=3, seed=0):
@@ -123,6 +129,18 @@ def test_published_numbers_stand_beside_ours_even_without_ours():
     ]
     assert table.rows[0][2].mean == pytest.approx(100 * mine.mean())
     assert table.rows[0][2].error == pytest.approx(100 * mine.sem())
+
+
+def test_the_regime_of_each_pruned_arm_is_told():
+    cells = frame(arms=("dense", "IUNet", "omp")).assign(
+        **{"regime.start_mask_overlap": 0.5, "regime.weight_movement": range(27)}
+    )
+    cells.loc[cells["arm"] == "omp", "regime.weight_movement"] = np.nan
+    table = regime_by_dataset(cells, arms=("dense", "IUNet", "omp"), title="t")
+    assert [row[0] for row in table.rows] == ["a, IUNet", "b, IUNet", "c, IUNet"]
+    assert [row[1].mean for row in table.rows] == [10, 13, 16]
+    assert table.rows[0][2].mean == 0.5
+    assert table.rows[0][3].mean == pytest.approx(70)
 
 
 def test_text_is_aligned_and_complete():

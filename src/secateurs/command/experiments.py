@@ -6,7 +6,7 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -38,13 +38,18 @@ class Engine:
         num_gpus: float,
         device: str | None,
         dry_run: bool,
-        say: Callable[[str], None],
+        quiet: bool,
     ) -> None:
         if jobs is not None and jobs < 1:
             raise InputError(f"--jobs must be at least 1, got {jobs}")
         self.jobs = jobs or _cores()
         self.cluster, self.num_gpus, self.device = cluster, num_gpus, device
-        self.dry_run, self.say = dry_run, say
+        self.dry_run, self.quiet = dry_run, quiet
+
+    def say(self, line: str) -> None:
+        """Print a line, unless failures are all that is wanted."""
+        if not self.quiet:
+            print(line, flush=True)
 
     def fill(self, store: Store, plan: Plan) -> Summary | None:
         """Run what is to do of a plan; None if it was only to be told."""
@@ -54,7 +59,7 @@ class Engine:
             return None
         store.check_writable()
         store.write_plan(plan)
-        with RunProgress(plan.name) as progress:
+        with nullcontext() if self.quiet else RunProgress(plan.name) as progress:
             return run(
                 cells,
                 store,

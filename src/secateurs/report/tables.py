@@ -10,7 +10,15 @@ from secateurs.errors import InputError
 from secateurs.measures import statistics
 from secateurs.report.page import Cell, Table, Value
 
-__all__ = ["DATASET", "SPLIT", "arms_by_dataset", "arms_summary", "chosen", "reported_text"]
+__all__ = [
+    "DATASET",
+    "SPLIT",
+    "arms_by_dataset",
+    "arms_summary",
+    "chosen",
+    "regime_by_dataset",
+    "reported_text",
+]
 
 DATASET, SPLIT = "rows.dataset", "rows.split"
 
@@ -222,6 +230,41 @@ def arms_summary(
         + ", adjusted over the arms. CPU seconds are the cell's own: a search is counted once, "
         "with its own cell. W/t/l: data sets won, tied, lost. Kept: parameters. Tried: among how "
         "many configurations validation rows chose.",
+        command=command,
+    )
+
+
+def regime_by_dataset(
+    frame: pd.DataFrame, *, arms: Sequence[str], title: str, command: str = ""
+) -> Table:
+    """Return one row a data set and pruned arm: how far its search moved, and accuracy for it.
+
+    Args:
+        frame: of `Store.frame`.
+        arms: in order; those that are not pruned or not searched are left out.
+        title: of the table.
+        command: that reproduces it.
+    """
+    moved, overlap = "regime.weight_movement", "regime.start_mask_overlap"
+    pruned = frame[(frame["size.density"] < 1) & frame[moved].notna()]
+    means = pruned.groupby([DATASET, "arm"])[[moved, overlap, "test.accuracy"]].mean()
+    rows: list[list[Cell]] = [
+        [
+            f"{_name(dataset)}, {arm}",
+            Value(float(means.loc[(dataset, arm), moved])),
+            Value(float(means.loc[(dataset, arm), overlap])),
+            Value(100 * float(means.loc[(dataset, arm), "test.accuracy"]), digits=1),
+        ]
+        for dataset in frame[DATASET].unique()
+        for arm in arms
+        if (dataset, arm) in means.index
+    ]
+    return Table(
+        title=title,
+        columns=["data set, arm", "movement", "overlap", "accuracy %"],
+        rows=rows,
+        note="Means over splits. Movement is |w - start| / |start| from the scaled start; overlap "
+        "is the IoU of the mask with that of the largest initial weights: 1 is lazy.",
         command=command,
     )
 
