@@ -93,13 +93,13 @@ def build_parser() -> argparse.ArgumentParser:
     run.add_argument("spec", metavar="SPEC", type=Path, help="TOML file")
     told = "a name of SPEC, such as config.compression=16 or grid.rows.split=[0,1]; repeatable"
     run.add_argument("--set", metavar="a.b=JSON", action="append", default=[], help=told)
-    _add_engine(run)
+    _add_options(run)
 
     paper = verb("paper", _paper, "run one table or figure of a paper and write its page", again)
     paper.add_argument("file", metavar="FILE", type=Path, help="such as papers/iunet/table_4.py")
     told = "smoke proves that it runs, small is evidence for a day, paper is the whole"
     paper.add_argument("--scale", choices=SCALES, required=True, help=told)
-    _add_engine(paper)
+    _add_options(paper)
 
     report = verb("report", _report, "write one page about everything in a store")
     report.add_argument("runs", metavar="RUNS", type=Path, help="what run or paper filled")
@@ -114,7 +114,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_engine(verb: argparse.ArgumentParser) -> None:
+def _add_options(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--out", metavar="DIR", type=Path, required=True, help="store to fill")
     verb.add_argument("--jobs", metavar="N", type=int, help="cells at once; by default the cores")
     told = "run on Ray: auto (one that runs here), HOST:PORT, or local; needs secateurs[cluster]"
@@ -392,10 +392,10 @@ def _evaluate(args: argparse.Namespace) -> None:
 # --- experiments -----------------------------------------------------------------------------
 
 
-def _engine(args: argparse.Namespace) -> Any:
-    from secateurs.command.experiments import Engine
+def _options(args: argparse.Namespace) -> Any:
+    from secateurs.command.experiments import Options
 
-    return Engine(
+    return Options(
         jobs=args.jobs,
         cluster=args.cluster,
         num_gpus=args.num_gpus,
@@ -409,13 +409,13 @@ def _run(args: argparse.Namespace) -> int:
     from secateurs.command.experiments import run_spec
 
     given = settings.parse(args.set)
-    return 0 if run_spec(args.spec, args.out, given, _engine(args)) else 3
+    return 0 if run_spec(args.spec, args.out, given, _options(args)) else 3
 
 
 def _paper(args: argparse.Namespace) -> int:
     from secateurs.command.experiments import run_paper
 
-    return 0 if run_paper(args.file, args.out, args.scale, _engine(args)) else 3
+    return 0 if run_paper(args.file, args.out, args.scale, _options(args)) else 3
 
 
 def _report(args: argparse.Namespace) -> None:

@@ -162,7 +162,14 @@ def test_a_report_of_nothing_is_refused(tmp_path, capsys):
 
 def test_jobs_must_be_positive(spec, tmp_path, capsys):
     assert main(["run", str(spec), "--out", str(tmp_path / "r"), "--jobs", "0"]) == 2
-    assert "--jobs must be at least 1, got 0" in capsys.readouterr().err
+    assert "--jobs must be at least 1, got 0; leave it out" in capsys.readouterr().err
+
+
+def test_a_device_that_is_not_there_is_refused_before_anything_runs(spec, tmp_path, capsys):
+    out = tmp_path / "r"
+    assert main(["run", str(spec), "--out", str(out), "--device", "tpu9"]) == 2
+    assert "device must be one that this machine has" in capsys.readouterr().err
+    assert not out.exists()
 
 
 def test_the_plan_is_plain_json(spec, tmp_path):

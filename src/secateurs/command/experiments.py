@@ -7,12 +7,14 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pandas as pd
 
+from secateurs import device as devices
 from secateurs.errors import InputError
 from secateurs.experiments.progress import RunProgress
 from secateurs.experiments.run import Summary, plan_line, run
@@ -22,29 +24,36 @@ from secateurs.report.page import Block, Table, write
 from secateurs.report.runs import page, results, store_page
 from secateurs.report.tables import reported_text
 
-__all__ = ["SMOKE", "Engine", "load_paper", "run_paper", "run_spec", "write_report"]
+__all__ = ["SMOKE", "Options", "load_paper", "run_paper", "run_spec", "write_report"]
 
 SMOKE = "smoke: not evidence"
 
 
-class Engine:
-    """Where cells are run: the options that `run` and `paper` share."""
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Where and how cells are run: what the verbs `run` and `paper` share.
 
-    def __init__(
-        self,
-        *,
-        jobs: int | None,
-        cluster: str | None,
-        num_gpus: float,
-        device: str | None,
-        dry_run: bool,
-        quiet: bool,
-    ) -> None:
-        if jobs is not None and jobs < 1:
-            raise InputError(f"--jobs must be at least 1, got {jobs}")
-        self.jobs = jobs or _cores()
-        self.cluster, self.num_gpus, self.device = cluster, num_gpus, device
-        self.dry_run, self.quiet = dry_run, quiet
+    Args:
+        jobs: cells at once; None is one a core.
+        cluster, num_gpus, device: see `secateurs.experiments.run.run`.
+        dry_run: only tell what is to do.
+        quiet: print failures only.
+    """
+
+    jobs: int | None = None
+    cluster: str | None = None
+    num_gpus: float = 0.0
+    device: str | None = None
+    dry_run: bool = False
+    quiet: bool = False
+
+    def __post_init__(self) -> None:
+        if self.jobs is not None and self.jobs < 1:
+            raise InputError(
+                f"--jobs must be at least 1, got {self.jobs}; leave it out for one a core"
+            )
+        if self.cluster is None:
+            devices.pick(self.device)  # on a cluster other machines have to have it
 
     def say(self, line: str) -> None:
         """Print a line, unless failures are all that is wanted."""
@@ -54,7 +63,8 @@ class Engine:
     def fill(self, store: Store, plan: Plan) -> Summary | None:
         """Run what is to do of a plan; None if it was only to be told."""
         cells = [one.cell for one in plan.runs]
-        self.say(plan_line(cells, store, jobs=self.jobs))
+        jobs = self.jobs or _cores()
+        self.say(plan_line(cells, store, jobs=jobs))
         if self.dry_run:
             return None
         store.check_writable()
@@ -63,7 +73,7 @@ class Engine:
             return run(
                 cells,
                 store,
-                jobs=self.jobs,
+                jobs=jobs,
                 cluster=self.cluster,
                 num_gpus=self.num_gpus,
                 device=self.device,
@@ -78,7 +88,7 @@ def _cores() -> int:
 
 
 def _close(
-    engine: Engine,
+    options: Options,
     store: Store,
     plan: Plan,
     summary: Summary,
@@ -90,12 +100,12 @@ def _close(
     blocks = [] if frame.empty else list(draw(frame, written))
     for block in blocks:
         if isinstance(block, Table):
-            engine.say(f"\n{block.title}\n{reported_text(block)}\n{block.note}")
+            options.say(f"\n{block.title}\n{reported_text(block)}\n{block.note}")
     path = store.root / f"{plan.name}.html"
     write(path, page(store, written, blocks))
     if plan.stamp:
-        engine.say(f"\n{plan.stamp}")
-    engine.say(
+        options.say(f"\n{plan.stamp}")
+    options.say(
         f"\n{summary.done:,} cells done, {summary.already:,} before, {len(summary.failed):,} failed"
         f"\npage: {path}"
     )
@@ -106,7 +116,7 @@ def _close(
     return not summary.failed
 
 
-def run_spec(file: Path, out: Path, settings: Mapping[str, Any], engine: Engine) -> bool:
+def run_spec(file: Path, out: Path, settings: Mapping[str, Any], options: Options) -> bool:
     """Run what a TOML file asks for; return whether no cell failed.
 
     Raises:
@@ -118,8 +128,8 @@ def run_spec(file: Path, out: Path, settings: Mapping[str, Any], engine: Engine)
     command += "".join(f" --set {shlex.quote(one)}" for one in told)
     plan = Plan(name=file.stem, title=file.stem, runs=runs, command=command)
     store = Store(out)
-    summary = engine.fill(store, plan)
-    return summary is None or _close(engine, store, plan, summary, results)
+    summary = options.fill(store, plan)
+    return summary is None or _close(options, store, plan, summary, results)
 
 
 @contextmanager
@@ -167,7 +177,7 @@ def load_paper(file: Path) -> ModuleType:
     return module
 
 
-def run_paper(file: Path, out: Path, scale: str, engine: Engine) -> bool:
+def run_paper(file: Path, out: Path, scale: str, options: Options) -> bool:
     """Run one table or figure of a paper; return whether no cell failed.
 
     Raises:
@@ -187,7 +197,7 @@ def run_paper(file: Path, out: Path, scale: str, engine: Engine) -> bool:
         stamp=SMOKE if scale == "smoke" else "",
     )
     store = Store(out)
-    summary = engine.fill(store, plan)
+    summary = options.fill(store, plan)
 
     def draw(frame: pd.DataFrame, _: Mapping[str, Any]) -> Sequence[Block]:
         drawn: list[Block] = []
@@ -196,7 +206,7 @@ def run_paper(file: Path, out: Path, scale: str, engine: Engine) -> bool:
                 drawn += getattr(paper, name)(frame)
         return drawn
 
-    return summary is None or _close(engine, store, plan, summary, draw)
+    return summary is None or _close(options, store, plan, summary, draw)
 
 
 def write_report(runs: Path, out: Path) -> None:
