@@ -115,7 +115,7 @@ def test_views_that_no_objective_asks_for_are_no_part_of_a_cell():
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ({"kind": "Cell"}, "kind must be one of SearchCell, TicketCell, PeerCell, got 'Cell'"),
+        ({"kind": "Cell"}, "kind must be one of SearchCell, TicketCell, PeerCell, ProbeCell, got 'Cell'"),
         ({}, "rows must be given; it has no default"),
         ({"rows": {}}, "rows.dataset must be given"),
         ({"rows": {"dataset": "a", "split": -1}}, "split must be at least 0, got -1"),

@@ -1,19 +1,19 @@
 """What a cell does: rows, search, ticket, measures. The only part that computes."""
 
+import copy
 import dataclasses
 import os
 import time
 import traceback
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.dummy import DummyClassifier
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
 from secateurs import checkpoint, masks, model_directory, tabular, tickets, training
@@ -21,10 +21,12 @@ from secateurs import device as devices
 from secateurs.data.batches import Data
 from secateurs.data.views import View, corruption
 from secateurs.errors import InputError
+from secateurs.experiments import peers, trained
 from secateurs.experiments.record import (
     environment,
     one_thread,
     peak_memory,
+    predict_seconds,
     reset_peak_memory,
 )
 from secateurs.experiments.rows import Prepared, prepare
@@ -38,13 +40,13 @@ from secateurs.experiments.spec import (
     title,
 )
 from secateurs.experiments.store import Outcome, Store
-from secateurs.measures.quality import classification
+from secateurs.measures.quality import classification, probabilistic, recalls
 from secateurs.measures.regime import start_mask_overlap, weight_histogram, weight_movement
 from secateurs.measures.size import forward_flops, n_parameters, n_parameters_kept
 from secateurs.networks.init import prunable
 from secateurs.preparation import feature_names, groups
 from secateurs.tickets import Searched, TicketConfig
-from secateurs.training import PhaseConfig
+from secateurs.training import PhaseConfig, State
 
 __all__ = ["OVERLAP_DENSITY", "Status", "execute"]
 
@@ -78,8 +80,37 @@ def _start(cell: SearchCell | TicketCell, prepared: Prepared) -> nn.Module:
     return tabular.start_network(n_inputs, len(prepared.classes), cell.widths, seed=cell.seed)
 
 
-def _scores(proba: NDArray[np.floating[Any]], y: Tensor, n_classes: int) -> dict[str, float]:
-    return classification(y.numpy(), proba, np.arange(n_classes))
+def _quality(told: Mapping[str, NDArray[np.float64]], prepared: Prepared) -> dict[str, Any]:
+    """Return every measure of [rows, classes] probabilities, by side."""
+    data, classes = prepared.data, np.arange(len(prepared.classes))
+    ys = {"train": data.train[1], "test": prepared.test[1]}
+    if data.validation is not None:
+        ys["validation"] = data.validation[1]
+    prior = np.bincount(ys["train"].numpy(), minlength=len(classes)) / len(ys["train"])
+    found: dict[str, Any] = {}
+    for side, proba in told.items():
+        y = ys[side].numpy()
+        found[side] = classification(y, proba, classes)
+        if side != "train":
+            found[side] |= probabilistic(y, proba, classes, prior)
+    shares = recalls(ys["test"].numpy(), told["test"].argmax(1), classes)
+    found["test_recall"] = [None if np.isnan(share) else float(share) for share in shares]
+    return found
+
+
+def _bytes(network: nn.Module, snapshots: list[State], mask: masks.Mask) -> int:
+    """Return what must be stored to predict: every snapshot's weights, the mask once."""
+    members = []
+    for state in snapshots:
+        members.append(copy.deepcopy(network))
+        members[-1].load_state_dict(state)
+    packed = model_directory.pack(members, [mask] * len(members))  # type: ignore[arg-type]
+    return sum(t.numel() * t.element_size() for t in packed.values())
+
+
+def _kept_proba(told: Mapping[str, NDArray[np.float64]]) -> dict[str, Tensor]:
+    kept = {side: torch.from_numpy(told[side]).float() for side in told if side != "train"}
+    return checkpoint.nest(**{trained.PROBA: kept})
 
 
 def _phase_flops(network: nn.Module, prepared: Prepared, phase: PhaseConfig) -> int:
@@ -127,6 +158,7 @@ def _search(cell: SearchCell, store: Store, device: torch.device) -> Outcome:
         init_scale=cell.init_scale,
         rewind="start" if cell.keep_step is None else f"step:{cell.keep_step}",
     )
+    begin = time.process_time()
     searched = tickets.search(
         network,
         _data(cell, prepared),
@@ -139,6 +171,7 @@ def _search(cell: SearchCell, store: Store, device: torch.device) -> Outcome:
     )
     last = searched.history[-1]
     result = {
+        "fit_seconds": time.process_time() - begin,
         "regime": {name: last[name] for name in ("weight_movement", "start_mask_overlap")},
         "loss": last["loss"],
         "flops": _phase_flops(network, prepared, cell.search),
@@ -179,6 +212,7 @@ def _ticket(cell: TicketCell, store: Store, device: torch.device) -> Outcome:
         kept=searched.kept and {k: t.to(device) for k, t in searched.kept.items()},
     )
     data = _data(cell, prepared)
+    begin = time.process_time()
     ticket = tickets.prune(
         network,
         data,
@@ -189,53 +223,55 @@ def _ticket(cell: TicketCell, store: Store, device: torch.device) -> Outcome:
         device=device,
         checkpoint_dir=store.checkpoint(key(cell)),
     )
-    trained = ticket.network.cpu()
+    fitting = time.process_time() - begin
+    ticketed = ticket.network.cpu()
     snapshots = [{k: t.cpu() for k, t in state.items()} for state in ticket.snapshots]
     mask = {name: kept.cpu() for name, kept in ticket.mask.items()}
     if not config.finetune.epochs:  # its statistics are those of other weights
         x = data.train[0]
-        training.reestimate_statistics_(trained, x, batch_size=config.search.batch_size)
-        snapshots = [trained.state_dict()]
+        training.reestimate_statistics_(ticketed, x, batch_size=config.search.batch_size)
+        snapshots = [ticketed.state_dict()]
         masks.check_held(snapshots[0], mask)
 
     def proba(x: Tensor) -> NDArray[np.float64]:
         members = []
         for state in snapshots[-config.finetune.snapshots :]:
-            trained.load_state_dict(state)
-            members.append(training.outputs(trained, x).double().softmax(1))
+            ticketed.load_state_dict(state)
+            members.append(training.outputs(ticketed, x).double().softmax(1))
         mean: NDArray[np.float64] = torch.stack(members).mean(0).numpy()
         return mean
 
-    n_classes = len(prepared.classes)
     sides = {"train": data.train, "validation": data.validation, "test": prepared.test}
-    result: dict[str, Any] = {
-        side: _scores(proba(pair[0]), pair[1], n_classes)
-        for side, pair in sides.items()
-        if pair is not None
-    }
+    told = {side: proba(pair[0]) for side, pair in sides.items() if pair is not None}
+    packed = model_directory.pack([ticketed], [mask])  # type: ignore[list-item]
     finetuning = _phase_flops(network, prepared, config.finetune)
     search = cell.search_cell
     searching = 0 if search is None else int(store.result(key(search))["flops"])
-    result |= {
+    result: dict[str, Any] = {
+        **_quality(told, prepared),
         "size": {
             "density": ticket.density,
-            "parameters": n_parameters(trained),
-            "parameters_kept": n_parameters_kept(trained, mask),
+            "parameters": n_parameters(ticketed),
+            "parameters_kept": n_parameters_kept(ticketed, mask),
+            "bytes": _bytes(ticketed, snapshots[-config.finetune.snapshots :], mask),
         },
         "layer_density": {name: float(k.float().mean()) for name, k in mask.items()},
         "regime": _regime(cell, searched, mask),
         "test_rows_seen": prepared.seen,
         "flops": finetuning,
         "flops_with_search": finetuning + searching,
+        "predict_seconds": predict_seconds(proba, prepared.test[0]),
+        "fit_seconds": fitting
+        + (0.0 if search is None else store.result(key(search))["fit_seconds"]),
     }
     meta = {
         "columns": feature_names(prepared.preparation),
         "groups": groups(prepared.preparation),
         "n_inputs": data.train[0].shape[1],
-        "n_outputs": n_classes,
+        "n_outputs": len(prepared.classes),
         "widths": list(cell.widths),
     }
-    tensors = model_directory.pack([trained], [mask])  # type: ignore[list-item]
+    tensors = packed | _kept_proba(told)
     return Outcome(result=result, history=ticket.history, tensors=tensors, meta=meta)
 
 
@@ -249,47 +285,67 @@ def _regime(cell: TicketCell, searched: Searched, mask: masks.Mask) -> dict[str,
     }
 
 
+# --- ensembles -------------------------------------------------------------------------------
+
+
+def _ensemble(cell: TicketCell, store: Store) -> Outcome:
+    """Average what the members predicted; what they cost adds up."""
+    prepared = prepare(cell.rows)
+    names = [key(member) for member in cell.members]
+    results = [store.result(name) for name in names]
+    told = [trained.probabilities(store, name) for name in names]
+    mean = {side: np.mean([one[side] for one in told], axis=0) for side in told[0]}
+    size = {
+        name: sum(result["size"][name] for result in results)
+        for name in ("parameters", "parameters_kept", "bytes")
+    }
+    added = ("flops", "flops_with_search", "predict_seconds", "fit_seconds")
+    result: dict[str, Any] = {
+        **_quality(mean, prepared),
+        "size": {"density": results[0]["size"]["density"], **size},
+        "regime": results[0]["regime"],
+        "test_rows_seen": prepared.seen,
+        **{name: sum(result[name] for result in results) for name in added},
+    }
+    return Outcome(result=result, tensors=_kept_proba(mean))
+
+
 # --- peers -----------------------------------------------------------------------------------
 
 
 def _peer(cell: PeerCell) -> Outcome:
     prepared = prepare(cell.rows)
     (x, y), n_classes = prepared.data.train, len(prepared.classes)
-    inputs: list[Any] = [x.numpy(), None, prepared.test[0].numpy()]
-    if prepared.data.validation is not None:
-        inputs[1] = prepared.data.validation[0].numpy()
-    known, codes = np.unique(y.numpy(), return_inverse=True)
-    if cell.model == "majority":
-        model: Any = DummyClassifier(strategy="prior")
-    elif cell.model == "logistic_regression":
-        model = LogisticRegression(max_iter=5000)
+    train: Any
+    if cell.model in peers.RAW:
+        train, watched, test = prepared.raw
     else:
-        model = _xgboost(cell.seed)
-        inputs = list(prepared.raw)  # it takes categories and missing values as they are
+        held = prepared.data.validation
+        train, test = x.numpy(), prepared.test[0].numpy()
+        watched = None if held is None else held[0].numpy()
+    known, codes = np.unique(y.numpy(), return_inverse=True)
+    begin = time.process_time()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # near enough for a baseline
-        model.fit(inputs[0], codes)
+        model, n_bytes = peers.fit(cell.model, train, codes, seed=cell.seed)
+    fitting = time.process_time() - begin
 
     def proba(features: Any) -> NDArray[np.float64]:
         whole = np.zeros((len(features), n_classes))  # classes may be absent from training
         whole[:, known] = model.predict_proba(features)
         return whole
 
-    result: dict[str, Any] = {"test": _scores(proba(inputs[2]), prepared.test[1], n_classes)}
+    told = {"test": proba(test)}
     if prepared.data.validation is not None:
-        watched = prepared.data.validation[1]
-        result["validation"] = _scores(proba(inputs[1]), watched, n_classes)
-    return Outcome(result=result | {"test_rows_seen": prepared.seen})
-
-
-def _xgboost(seed: int) -> Any:
-    try:
-        import xgboost
-    except ImportError as err:
-        raise InputError(
-            "the model 'xgboost' needs XGBoost; install it with: pip install secateurs[tabular]"
-        ) from err
-    return xgboost.XGBClassifier(enable_categorical=True, n_jobs=1, random_state=seed)
+        told["validation"] = proba(watched)
+    result: dict[str, Any] = {
+        **_quality(told, prepared),
+        "size": {"bytes": n_bytes},
+        "test_rows_seen": prepared.seen,
+        "predict_seconds": predict_seconds(proba, test),
+        "fit_seconds": fitting,
+    }
+    return Outcome(result=result)
 
 
 # --- running a cell --------------------------------------------------------------------------
@@ -305,7 +361,7 @@ def _compute(cell: Cell, store: Store, device: str | None) -> Outcome:
         if isinstance(cell, SearchCell):
             outcome = _search(cell, store, where)
         elif isinstance(cell, TicketCell):
-            outcome = _ticket(cell, store, where)
+            outcome = _ensemble(cell, store) if cell.members else _ticket(cell, store, where)
         else:
             outcome = _peer(cell)
     spent: dict[str, Any] = {

@@ -10,7 +10,7 @@ from secateurs.data.batches import Data, batch_spans
 from secateurs.data.tables import read_table
 from secateurs.errors import InputError
 from secateurs.experiments.record import one_thread
-from secateurs.experiments.spec import Cell, PeerCell, Rows, SearchCell
+from secateurs.experiments.spec import Cell, PeerCell, ProbeCell, Rows, SearchCell, TicketCell
 from secateurs.training import PhaseConfig
 
 __all__ = ["estimate"]
@@ -55,6 +55,8 @@ def estimate(cell: Cell) -> float:
         n_rows, n_columns = _shape(cell.rows)
     except InputError:
         return 0.0
+    if isinstance(cell, ProbeCell) or (isinstance(cell, TicketCell) and cell.n_tickets > 1):
+        return 1.0
     if isinstance(cell, PeerCell):
         return 1e-5 * n_rows * (0.01 if cell.model == "majority" else n_columns)
     phase = cell.search if isinstance(cell, SearchCell) else cell.config.finetune

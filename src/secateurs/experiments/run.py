@@ -54,8 +54,7 @@ def _open_cells(cells: Iterable[Cell], store: Store) -> tuple[dict[str, Cell], i
     asked = list(cells)
     whole = with_needs(asked)
     finished = {name for name in whole if store.finished(name)}
-    wanted = with_needs(cell for cell in asked if key(cell) not in finished)
-    return {k: cell for k, cell in wanted.items() if k not in finished}, len(finished)
+    return with_needs(asked, without=finished), len(finished)
 
 
 def _cost(cell: Cell) -> float:

@@ -8,22 +8,24 @@ that equal runs have equal keys: the dense network is one cell, whatever search 
 import hashlib
 import itertools
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
 from secateurs.errors import InputError
-from secateurs.experiments.typed import build, canonical, describe, kind_of
+from secateurs.experiments.typed import LATER, build, canonical, describe, kind_of
 from secateurs.recipes import PRESETS
 from secateurs.tickets import TicketConfig, keep_step, searches
 from secateurs.training import PhaseConfig
 
 __all__ = [
     "FORMAT",
+    "MEMBER_SEED",
     "Cell",
     "PeerCell",
+    "ProbeCell",
     "Rows",
     "Run",
     "SearchCell",
@@ -35,6 +37,9 @@ __all__ = [
     "title",
     "with_needs",
 ]
+
+MEMBER_SEED = 1_000
+"""Distance of the seeds of an ensemble's members: far beyond the seeds that splits are given."""
 
 FORMAT = 1
 """Part of every key: another one makes every result that was kept unknown."""
@@ -92,6 +97,9 @@ class SearchCell:
 class TicketCell:
     """One ticket, trained and measured; with `finetune.epochs=0` measured untrained.
 
+    With `n_tickets` above 1 it is an ensemble: the mean of the probabilities of so many tickets,
+    each a cell of its own, the first of them the one of the seed itself.
+
     Args:
         rows: the data.
         config: how the ticket is found.
@@ -99,6 +107,7 @@ class TicketCell:
         corruption_rate: c of the views; counts only where a contrastive weight does.
         class_weight: "balanced" weights the cross-entropy by n / (C * n_c).
         seed: of the start, the order of the data, views and controls.
+        n_tickets: members of the ensemble; member i has the seed `seed + i * MEMBER_SEED`.
     """
 
     rows: Rows
@@ -107,8 +116,11 @@ class TicketCell:
     corruption_rate: float = 0.6
     class_weight: Literal["balanced"] | None = None
     seed: int = 0
+    n_tickets: int = field(default=1, metadata=LATER)
 
     def __post_init__(self) -> None:
+        if self.n_tickets < 1:
+            raise InputError(f"n_tickets must be at least 1, got {self.n_tickets}")
         config = self.config
         if config.compression == 1:
             plain = TicketConfig(
@@ -126,9 +138,17 @@ class TicketCell:
             object.__setattr__(self, "corruption_rate", 0.0)
 
     @property
+    def members(self) -> tuple["TicketCell", ...]:
+        """The tickets of an ensemble; empty for a single ticket."""
+        if self.n_tickets == 1:
+            return ()
+        seeds = (self.seed + i * MEMBER_SEED for i in range(self.n_tickets))
+        return tuple(replace(self, n_tickets=1, seed=seed) for seed in seeds)
+
+    @property
     def search_cell(self) -> SearchCell | None:
         """The search that the ticket is pruned from; None where there is nothing to train."""
-        if not self.config.search.epochs:
+        if not self.config.search.epochs or self.n_tickets > 1:
             return None
         return SearchCell(
             rows=self.rows,
@@ -147,12 +167,34 @@ class PeerCell:
     """A model of another kind on the same rows, with its library's defaults."""
 
     rows: Rows
-    model: Literal["majority", "logistic_regression", "xgboost"] = "majority"
+    model: Literal[
+        "majority",
+        "logistic_regression",
+        "random_forest",
+        "xgboost",
+        "catboost",
+        "realmlp",
+        "tabnet",
+    ] = "majority"
     seed: int = 0
 
 
-Cell = SearchCell | TicketCell | PeerCell
-_KINDS: dict[str, type[Any]] = {kind_of(cls): cls for cls in (SearchCell, TicketCell, PeerCell)}
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ProbeCell:
+    """What a finished ticket shows beside its accuracy; see `secateurs.experiments.probes`."""
+
+    ticket: TicketCell
+
+    @property
+    def rows(self) -> Rows:
+        """The ticket's."""
+        return self.ticket.rows
+
+
+Cell = SearchCell | TicketCell | PeerCell | ProbeCell
+_KINDS: dict[str, type[Any]] = {
+    kind_of(cls): cls for cls in (SearchCell, TicketCell, PeerCell, ProbeCell)
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -207,26 +249,46 @@ def title(cell: Cell) -> str:
     where = f"{cell.rows.dataset} split {cell.rows.split}"
     if isinstance(cell, PeerCell):
         return f"{where}: {cell.model}"
+    if isinstance(cell, ProbeCell):
+        return f"{title(cell.ticket)}, probed"
     sizes = "-".join(map(str, cell.widths))
     if len(cell.widths) > 2 and len(set(cell.widths)) == 1:
         sizes = f"{len(cell.widths)}x{cell.widths[0]}"
     if isinstance(cell, SearchCell):
         return f"{where}: search {sizes}, kappa {cell.init_scale:g}"
-    return f"{where}: ticket {sizes}, r {cell.config.compression:g}"
+    several = f"{cell.n_tickets} tickets" if cell.n_tickets > 1 else "ticket"
+    return f"{where}: {several} {sizes}, r {cell.config.compression:g}"
 
 
 def needs(cell: Cell) -> tuple[Cell, ...]:
     """Return the cells that must be finished before this one can start."""
-    search = cell.search_cell if isinstance(cell, TicketCell) else None
-    return () if search is None else (search,)
+    if isinstance(cell, ProbeCell):
+        return (cell.ticket, *needs(cell.ticket))
+    if not isinstance(cell, TicketCell):
+        return ()
+    search = cell.search_cell
+    return cell.members or (() if search is None else (search,))
 
 
-def with_needs(cells: Iterable[Cell]) -> dict[str, Cell]:
-    """Return the cells and all that they need by key, each once, needs first."""
+def with_needs(cells: Iterable[Cell], *, without: Collection[str] = ()) -> dict[str, Cell]:
+    """Return the cells and all that they need by key, each once, needs first.
+
+    Args:
+        cells: what is asked for.
+        without: keys that are left out, with whatever only they need.
+    """
     found: dict[str, Cell] = {}
+
+    def add(cell: Cell) -> None:
+        name = key(cell)
+        if name in found or name in without:
+            return
+        for needed in needs(cell):
+            add(needed)
+        found[name] = cell
+
     for cell in cells:
-        for one in (*needs(cell), cell):
-            found.setdefault(key(one), one)
+        add(cell)
     return found
 
 

@@ -9,9 +9,9 @@ import pandas as pd
 from secateurs.errors import InputError
 from secateurs.experiments.spec import TicketCell, key
 from secateurs.experiments.store import Store
+from secateurs.experiments.trained import trained
 from secateurs.measures.regime import HISTOGRAM_EDGES
 from secateurs.measures.structure import column_norms
-from secateurs.model_directory import unpack
 from secateurs.report import figures
 from secateurs.report.page import (
     Block,
@@ -261,11 +261,10 @@ def _structure(store: Store, plan: Mapping[str, Any], frame: pd.DataFrame) -> li
     ]
     preferred = [arm for arm in shown["arm"] if "IUNet" in arm] or shown["arm"].tolist()
     chosen_row = shown[shown["arm"] == preferred[0]].iloc[0]
-    tensors, meta = store.tensors(chosen_row["key"])
-    sizes = (meta["n_inputs"], meta["n_outputs"], tuple(meta["widths"]))
-    members, kept = unpack(tensors, sizes, [0])
+    _, meta = store.tensors(chosen_row["key"])
+    network, kept = trained(store, chosen_row["key"])
     name = "encoder.0.weight"
-    by_column = column_norms(members[0].get_parameter(name), kept[0][name], meta["groups"])
+    by_column = column_norms(network.get_parameter(name), kept[name], meta["groups"])
     order = by_column.sum(1).argsort(descending=True)
     blocks.append(
         Figure(
