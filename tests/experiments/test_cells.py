@@ -19,8 +19,8 @@ from secateurs.experiments.cells import execute
 from secateurs.experiments.rows import prepare
 from secateurs.experiments.spec import PeerCell, Rows, TicketCell, key, needs, with_needs
 from secateurs.experiments.store import Store
-from secateurs.measures.quality import classification
-from secateurs.model_directory import unpack
+from secateurs.experiments.trained import probabilities, trained
+from secateurs.measures.quality import classification, probabilistic
 from secateurs.optimizers import SGD, AdamW
 from secateurs.preparation import groups
 from secateurs.tabular import start_network
@@ -57,14 +57,19 @@ def test_a_ticket_cell_is_find_ticket_to_the_bit(store):
     network = start_network(13, 3, (16, 16), seed=3)
     view = corruption(prepared.data.train[0], groups(prepared.preparation), rate=0.6)
     ticket = find_ticket(network, prepared.data, IUNET, seed=3, view=view, device="cpu")
-    tensors, meta = store.tensors(key(CELL))
-    members, kept = unpack(tensors, (meta["n_inputs"], meta["n_outputs"], (16, 16)), [0])
-    assert masks.iou(kept[0], ticket.mask) == 1
+    found, kept = trained(store, key(CELL))
+    assert masks.iou(kept, ticket.mask) == 1
     for name, tensor in ticket.network.state_dict().items():
-        assert torch.equal(members[0].state_dict()[name], tensor), name
+        assert torch.equal(found.state_dict()[name], tensor), name
     x, y = prepared.test
     proba = outputs(ticket.network, x).double().softmax(1).numpy()
-    assert result["test"] == classification(y.numpy(), proba, np.arange(3))
+    prior = np.bincount(prepared.data.train[1].numpy()) / len(prepared.data.train[1])
+    scores = (
+        classification(y.numpy(), proba, np.arange(3)),
+        probabilistic(y.numpy(), proba, np.arange(3), prior),
+    )
+    assert result["test"] == scores[0] | scores[1]
+    assert np.allclose(probabilities(store, key(CELL))["test"], proba, atol=1e-7)
     assert len(store.history(key(CELL))) == 7
     (search,) = needs(CELL)
     assert len(store.history(key(search))) == 3
@@ -122,14 +127,42 @@ def test_one_search_serves_all_that_reads_it(store):
 def test_an_untrained_ticket_has_statistics_of_its_own_weights(store):
     untrained = replace(CELL, config=arm("untrained ticket", IUNET))
     finish(store, untrained)
-    tensors, meta = store.tensors(key(untrained))
-    members, _ = unpack(tensors, (meta["n_inputs"], meta["n_outputs"], (16, 16)), [0])
+    network, _ = trained(store, key(untrained))
     x = prepare(ROWS).data.train[0]
-    before = x @ members[0].get_parameter("encoder.0.weight").T
-    mean = members[0].get_buffer("encoder.1.running_mean")
+    before = x @ network.get_parameter("encoder.0.weight").T
+    mean = network.get_buffer("encoder.1.running_mean")
     # the mean over batches of 32, 32, 32 and 10 rows
     batches = torch.stack([part.mean(0) for part in before.split(32)]).mean(0)
     assert torch.allclose(mean, batches, atol=1e-6)
+
+
+def test_an_ensemble_is_the_mean_of_its_members_and_costs_what_they_cost(store):
+    ensemble = replace(CELL, n_tickets=3)
+    assert ensemble.members[0] == CELL
+    assert len({member.seed for member in ensemble.members}) == 3
+    (result,) = finish(store, ensemble)
+    told = [probabilities(store, key(member))["test"] for member in ensemble.members]
+    assert not np.allclose(told[0], told[1], atol=1e-3)
+    assert np.allclose(probabilities(store, key(ensemble))["test"], np.mean(told, 0), atol=1e-7)
+    y = prepare(ROWS).test[1].numpy()
+    hit = (np.mean(told, 0).argmax(1) == y).mean()
+    assert result["test"]["accuracy"] == pytest.approx(hit)
+    of_members = [store.result(key(member)) for member in ensemble.members]
+    for name in ("bytes", "parameters_kept"):
+        assert result["size"][name] == sum(one["size"][name] for one in of_members)
+    assert result["size"]["density"] == of_members[0]["size"]["density"]
+
+
+def test_bytes_are_those_of_the_packed_network_every_snapshot_counted(store):
+    finetune = replace(CELL.config.finetune, epochs=7)
+    several = replace(CELL, config=replace(CELL.config, finetune=replace(finetune, snapshots=3)))
+    one = replace(CELL, config=replace(CELL.config, finetune=finetune))
+    single, tripled = (finish(store, cell)[0]["size"]["bytes"] for cell in (one, several))
+    tensors, _ = store.tensors(key(one))
+    packed = {n: t.numel() * t.element_size() for n, t in tensors.items() if "proba" not in n}
+    masks_alone = sum(n for name, n in packed.items() if name.startswith("mask"))
+    assert single == sum(packed.values())
+    assert tripled == 3 * (single - masks_alone) + masks_alone
 
 
 def test_beta_lasso_runs_as_a_cell(store):

@@ -7,6 +7,7 @@ import pytest
 from secateurs.errors import InputError
 from secateurs.experiments.spec import (
     PeerCell,
+    ProbeCell,
     Rows,
     SearchCell,
     TicketCell,
@@ -73,6 +74,25 @@ def test_equal_cells_have_equal_keys_however_their_numbers_are_written():
     assert key(other) == first
 
 
+def test_a_later_field_at_its_default_is_not_told():
+    assert "n_tickets" not in describe(CELL)
+    assert describe(replace(CELL, n_tickets=2))["n_tickets"] == 2
+    assert cell_from_json(describe(replace(CELL, n_tickets=2))).n_tickets == 2
+
+
+def test_what_a_cell_needs_comes_before_it_however_deep():
+    probe = ProbeCell(ticket=CELL)
+    ensemble = replace(CELL, n_tickets=2)
+    order = list(with_needs([probe, ensemble]).values())
+    for cell in (probe, ensemble, CELL):
+        assert all(order.index(needed) < order.index(cell) for needed in needs(cell))
+    assert len(order) == 2 + 2 + 2  # two searches, two tickets, the probe and the ensemble
+    # what only finished cells need is not to do
+    assert list(with_needs([ensemble], without={key(m) for m in ensemble.members})) == [
+        key(ensemble)
+    ]
+
+
 def test_a_search_is_shared_by_all_that_is_pruned_from_it():
     changes = [
         {"compression": 32.0},
@@ -115,7 +135,10 @@ def test_views_that_no_objective_asks_for_are_no_part_of_a_cell():
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ({"kind": "Cell"}, "kind must be one of SearchCell, TicketCell, PeerCell, ProbeCell, got 'Cell'"),
+        (
+            {"kind": "Cell"},
+            "kind must be one of SearchCell, TicketCell, PeerCell, ProbeCell, got 'Cell'",
+        ),
         ({}, "rows must be given; it has no default"),
         ({"rows": {}}, "rows.dataset must be given"),
         ({"rows": {"dataset": "a", "split": -1}}, "split must be at least 0, got -1"),

@@ -56,3 +56,58 @@ def test_regression_by_hand():
     assert scores["r2"] == pytest.approx(1 - 5 / 8)
     assert scores["rmse"] == pytest.approx((5 / 3) ** 0.5)
     assert scores["mae"] == pytest.approx(1)
+
+
+def test_the_corrected_rule_undoes_the_shares_of_the_classes():
+    """Where the probabilities are the shares themselves, no class is preferred but the first."""
+    rng = np.random.default_rng(0)
+    prior = np.array([0.7, 0.2, 0.1])
+    y = rng.choice(3, size=400, p=prior)
+    # one informative score a class: its likelihood, times the shares as a fitted model would
+    likelihood = rng.dirichlet(np.ones(3), size=400) + np.eye(3)[y]
+    proba = likelihood * prior
+    proba /= proba.sum(1, keepdims=True)
+    found = quality.probabilistic(y, proba, np.arange(3), prior)
+    by_likelihood = metrics.balanced_accuracy_score(y, likelihood.argmax(1))
+    assert found["corrected_balanced_accuracy"] == pytest.approx(by_likelihood)
+    plain = metrics.balanced_accuracy_score(y, proba.argmax(1))
+    assert found["corrected_balanced_accuracy"] > plain
+
+
+def test_a_class_without_training_rows_is_never_predicted():
+    proba = np.array([[0.3, 0.3, 0.4], [0.1, 0.2, 0.7]])
+    prior = np.array([0.5, 0.5, 0.0])
+    found = quality.probabilistic(np.array([0, 1]), proba, np.arange(3), prior)
+    assert found["corrected_balanced_accuracy"] == 1
+
+
+def test_roc_auc_equals_scikit_learn():
+    rng = np.random.default_rng(1)
+    for n_classes in (2, 4):
+        y = rng.integers(n_classes, size=150)
+        proba = rng.dirichlet(np.ones(n_classes), size=150).round(2)  # with ties
+        proba /= proba.sum(1, keepdims=True)
+        found = quality.probabilistic(y, proba, np.arange(n_classes), np.full(n_classes, 0.1))
+        told = proba[:, 1] if n_classes == 2 else proba
+        expected = metrics.roc_auc_score(y, told, multi_class="ovo")
+        assert found["roc_auc"] == pytest.approx(expected)
+
+
+def test_roc_auc_of_a_class_alone_is_not_a_number():
+    found = quality.probabilistic(np.zeros(3, int), np.full((3, 2), 0.5), np.arange(2), np.ones(2))
+    assert np.isnan(found["roc_auc"])
+
+
+def test_calibration_error_bin_by_bin():
+    rng = np.random.default_rng(2)
+    y, proba = rng.integers(3, size=500), rng.dirichlet(np.full(3, 0.5), size=500)
+    confidence, hit = proba.max(1), proba.argmax(1) == y
+    slow = 0.0
+    for low in np.arange(15) / 15:
+        rows = (confidence >= low) & (confidence < low + 1 / 15)
+        if low == 14 / 15:
+            rows |= confidence == 1
+        if rows.any():
+            slow += rows.mean() * abs(hit[rows].mean() - confidence[rows].mean())
+    assert quality.calibration_error(y, proba, np.arange(3)) == pytest.approx(slow)
+    assert quality.calibration_error(y, np.eye(3)[y], np.arange(3)) == 0
