@@ -1,9 +1,11 @@
 """Every arm does what its name says, and nothing else."""
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from secateurs import masks
 from secateurs.data.batches import Data
@@ -11,9 +13,10 @@ from secateurs.errors import InputError
 from secateurs.experiments.arms import ARMS, arm, beta_lasso
 from secateurs.experiments.typed import describe
 from secateurs.networks.init import scale_
-from secateurs.optimizers import SGD, AdamW, BetaLasso
-from secateurs.tickets import TicketConfig, prune, search, searches
-from secateurs.training import PhaseConfig
+from secateurs.optimizers import SGD, AdamW, BetaLasso, cycle_ends
+from secateurs.schedules import geometric
+from secateurs.tickets import TicketConfig, find_ticket, prune, search, searches
+from secateurs.training import PhaseConfig, train
 
 IUNET = TicketConfig(
     search=PhaseConfig(epochs=3, optimizer=SGD(lr=0.05), contrastive_weight=1.0),
@@ -24,6 +27,9 @@ IUNET = TicketConfig(
 CHANGES = {
     "IUNet": set(),
     "dense": {"compression"},
+    "dense, equal steps": {"compression", "finetune.epochs"},
+    "dense with ILO": {"compression", "finetune.contrastive_weight"},
+    "contrastive pretraining": {"compression", "rewind", "search.loss_weight"},
     "searched dense": {"compression", "rewind", "finetune.epochs", "finetune.snapshots"},
     "no-prune": {"compression", "rewind"},
     "omp-paper": {"init_scale", "search.contrastive_weight", "search.optimizer.lr"},
@@ -56,6 +62,9 @@ def test_the_dense_arm_needs_no_search_and_its_ablations_do():
     assert not searches(arm("dense", IUNET))
     assert searches(arm("no-prune", IUNET))
     assert searches(arm("searched dense", IUNET))
+    assert not searches(arm("dense, equal steps", IUNET))
+    assert not searches(arm("dense with ILO", IUNET))
+    assert searches(arm("contrastive pretraining", IUNET))
 
 
 def test_the_matched_rate_is_that_of_the_small_start():
@@ -69,6 +78,18 @@ def test_omp_paper_needs_sgd():
         arm("omp", IUNET)
 
 
+def test_contrastive_arms_need_a_contrastive_search():
+    for name in ("dense with ILO", "contrastive pretraining"):
+        with pytest.raises(InputError, match="needs a search with a contrastive_weight, got 0"):
+            arm(name, arm("no-ILO", IUNET))
+
+
+def test_equal_steps_need_one_batch_size():
+    search = replace(IUNET.search, batch_size=64)
+    with pytest.raises(InputError, match="only with one batch size, got 64 and 128"):
+        arm("dense, equal steps", replace(IUNET, search=search))
+
+
 def view(x, generator):
     return x + 0.1 * torch.randn(x.shape, generator=generator)
 
@@ -77,6 +98,66 @@ def ticket(make_network, data, config):
     common = {"seed": 3, "view": view}
     searched = search(make_network(), data, config, **common)
     return searched, prune(make_network(), data, searched, config, **common)
+
+
+def steps_of(network, data, config):
+    """Return the kind of the optimizer at each step that finding the ticket takes."""
+    taken = []
+    handle = register_optimizer_step_post_hook(lambda optimizer, *_: taken.append(type(optimizer)))
+    find_ticket(network, data, config, view=view)
+    handle.remove()
+    return taken
+
+
+@pytest.mark.parametrize("rounds", [1, 2])
+def test_equal_steps_are_those_of_search_and_finetuning(make_network, data, rounds):
+    iunet = replace(IUNET, schedule=partial(geometric, rounds=rounds))
+    searched = steps_of(make_network(), data, iunet)
+    dense = steps_of(make_network(), data, arm("dense, equal steps", iunet))
+    assert len(dense) == len(searched) == 3 * rounds + 7
+    assert set(dense) == {torch.optim.AdamW}
+    assert set(searched) == {torch.optim.SGD, torch.optim.AdamW}
+
+
+def test_equal_steps_stretch_the_cycles():
+    longer = arm("dense, equal steps", replace(IUNET, search=replace(IUNET.search, epochs=14)))
+    assert cycle_ends("restarts", longer.finetune.epochs) == (3, 9, 21)
+
+
+def test_dense_with_ilo_is_one_training_with_both_terms(make_network, data):
+    config = arm("dense with ILO", IUNET)
+    network = make_network()
+    found = find_ticket(network, data, config, seed=3, view=view)
+    assert found.density == 1
+    for name, tensor in network.state_dict().items():
+        assert torch.equal(found.start[name], tensor)
+    assert [row["phase"] for row in found.history] == ["finetune"] * 7
+    assert all("contrastive" in row for row in found.history)
+    train(
+        network,
+        data,
+        replace(IUNET.finetune, contrastive_weight=1.0),
+        name="finetune",
+        seed=3,
+        view=view,
+    )
+    for name, tensor in network.state_dict().items():
+        assert torch.equal(found.network.state_dict()[name], tensor), name
+
+
+def test_contrastive_pretraining_sees_classes_in_its_second_phase_only(make_network, data):
+    config = arm("contrastive pretraining", IUNET)
+    searched, found = ticket(make_network, data, config)
+    assert found.density == 1
+    # nothing but the contrastive term in the search: the decoder got no gradient
+    assert torch.equal(searched.state["decoder.weight"], 0.25 * searched.start["decoder.weight"])
+    assert not torch.equal(searched.state["encoder.0.weight"], searched.start["encoder.0.weight"])
+    for row in searched.history:
+        assert row["loss"] == pytest.approx(row["contrastive"])
+    # ... and finetuning starts where it ended
+    for name, tensor in searched.state.items():
+        assert torch.equal(found.start[name], tensor)
+    assert not any("contrastive" in row for row in found.history[3:])
 
 
 def test_searched_dense_is_the_search_to_the_bit(make_network, data):

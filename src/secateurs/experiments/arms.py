@@ -42,6 +42,39 @@ def _dense(config: TicketConfig) -> TicketConfig:
     return replace(config, compression=1.0, rewind="start")
 
 
+def _dense_equal_steps(config: TicketConfig) -> TicketConfig:
+    search, finetune = config.search, config.finetune
+    if search.batch_size != finetune.batch_size:
+        raise InputError(
+            "this arm adds the epochs of the search to those of the finetuning, which are as many "
+            f"steps only with one batch size, got {search.batch_size} and {finetune.batch_size}"
+        )
+    searched = search.epochs * len(config.schedule(1 / config.compression))
+    whole = replace(finetune, epochs=searched + finetune.epochs)  # its cycles grow in proportion
+    return replace(_dense(config), finetune=whole)
+
+
+def _contrastive(config: TicketConfig) -> TicketConfig:
+    if not config.search.contrastive_weight:
+        raise InputError("this arm needs a search with a contrastive_weight, got 0; set one")
+    return config
+
+
+def _dense_ilo(config: TicketConfig) -> TicketConfig:
+    search = _contrastive(config).search
+    finetune = replace(
+        config.finetune,
+        contrastive=search.contrastive,
+        contrastive_weight=search.contrastive_weight,
+        temperature=search.temperature,
+    )
+    return replace(_dense(config), finetune=finetune)
+
+
+def _contrastive_pretraining(config: TicketConfig) -> TicketConfig:
+    return _search(_no_prune(_contrastive(config)), loss_weight=0.0)
+
+
 def _no_prune(config: TicketConfig) -> TicketConfig:
     return replace(config, compression=1.0, rewind="none")
 
@@ -64,6 +97,9 @@ def _no_pis_matched(config: TicketConfig) -> TicketConfig:
 ARMS: dict[str, Arm] = {
     "IUNet": lambda config: config,
     "dense": _dense,
+    "dense, equal steps": _dense_equal_steps,
+    "dense with ILO": _dense_ilo,
+    "contrastive pretraining": _contrastive_pretraining,
     "searched dense": lambda config: _untrained(_no_prune(config)),
     "no-prune": _no_prune,
     "omp-paper": _omp_paper,
