@@ -12,7 +12,7 @@ from secateurs.experiments.arms import ARMS, arm, beta_lasso
 from secateurs.experiments.spec import Rows, TicketCell
 from secateurs.networks.dense import MLP_TAB
 from secateurs.optimizers import SGD, AdamW
-from secateurs.recipes import PRESETS
+from secateurs.recipes import PRESETS, resolve
 from secateurs.tickets import TicketConfig
 from secateurs.training import PhaseConfig
 
@@ -23,7 +23,13 @@ SMOKE = ("sklearn:wine", "sklearn:breast_cancer")
 TUNING = ("credit-g", "vehicle", "cnae-9", "arrhythmia")
 TUNING_SPLITS = (100, 101, 102)
 REPORTING = ("australian", "kr-vs-kp", "mfeat-factors", "sylvine")
-LARGE = ("bank-marketing", "adult", "connect-4", "walking-activity")
+ROWS = {
+    "bank-marketing": 45_211,
+    "adult": 48_842,
+    "connect-4": 67_557,
+    "walking-activity": 149_332,
+}
+LARGE = tuple(ROWS)
 DUPLICATED = ("kc1", "skin-segmentation")
 """Most of their rows occur more than once: shown apart."""
 
@@ -72,7 +78,23 @@ def cell(
     n_tickets: int = 1,
     smoke: bool = False,
 ) -> TicketCell:
-    """Return a cell that trains on 80% of the rows, or on 60% with 20% to choose on."""
+    """Return a cell that trains on 80% of the rows, or on 60% with 20% to choose on.
+
+    Large tables get the epochs and batches of the default recipe, which depend on the rows.
+    """
+    if dataset in LARGE:
+        recipe = resolve(int(0.8 * ROWS[dataset]), preset=None, regime=None, given={})
+        config = replace(
+            config,
+            search=replace(
+                config.search,
+                epochs=min(config.search.epochs, recipe.search_epochs),
+                batch_size=recipe.batch_size,
+            ),
+            finetune=replace(
+                config.finetune, epochs=recipe.finetune_epochs, batch_size=recipe.batch_size
+            ),
+        )
     return TicketCell(
         rows=Rows(dataset=dataset, split=split, validation_folds=4 if validation else 0),
         config=config,

@@ -3,8 +3,8 @@
     secateurs paper benchmarks/tabular/tune.py --out runs/tabular --scale small
 
 Four tuning sets, three splits (two for 9x512, which is dear) with seeds that nothing else uses,
-validation rows only. The rule, named beforehand: within a family, the configuration with the highest
-mean over sets.
+validation rows only. The rule, named beforehand: within a family, the configuration with the
+highest mean over sets.
 """
 
 from collections.abc import Sequence

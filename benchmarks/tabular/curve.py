@@ -1,0 +1,26 @@
+"""Tier "curve": accuracy against compression.
+
+secateurs paper benchmarks/tabular/curve.py --out runs/tabular --scale small
+"""
+
+import design
+import study
+
+from secateurs.experiments.spec import Run
+
+TITLE = "Tables: accuracy against compression"
+CLAIM = "A ticket keeps the accuracy of the best dense network down to 1/32 of its weights."
+PUBLISHED: dict[tuple[str, str], float] = {}
+VALUE = design.VALUE
+BASELINE = "dense"
+
+RATIOS = (2, 4, 16, 32)
+NAMES = ("dense", *(f"{name}, r = {r}" for name in ("IUNet", "omp-rich") for r in RATIOS))
+
+
+def runs(scale: str) -> list[Run]:
+    """Return both searches at every compression but 8, which the core has."""
+    return study.networks(scale, (*NAMES, "IUNet", "omp-rich"), splits=3)
+
+
+table = study.table

@@ -1,0 +1,26 @@
+"""Eight tickets in the bytes of one dense network, against one of it and eight small dense ones.
+
+secateurs paper benchmarks/tabular/ensembles.py --out runs/tabular --scale small
+"""
+
+import design
+import study
+
+from secateurs.experiments.spec import Run
+
+TITLE = "Tables: ensembles of tickets"
+CLAIM = "Eight tickets at r = 8 beat the dense network that they weigh as much as."
+PUBLISHED: dict[tuple[str, str], float] = {}
+VALUE = design.VALUE
+BASELINE = "dense"
+
+NAMES = ("dense", "IUNet", "8 tickets", "8 dense 2x176", "8 tickets, omp-rich")
+PEERS = ("xgboost", "catboost", "realmlp", "tabnet")
+
+
+def runs(scale: str) -> list[Run]:
+    """Return the ensembles, what they are compared with, and models that need `[peers]`."""
+    return [*study.networks(scale, NAMES, splits=3), *study.peers(scale, PEERS, splits=3)]
+
+
+table = study.table

@@ -1,0 +1,29 @@
+"""Tier "large": the four large reporting sets, one split, with the recipe's own epochs and batches.
+
+secateurs paper benchmarks/tabular/large.py --out runs/tabular --scale small
+"""
+
+import design
+import study
+
+from secateurs.experiments.spec import Run
+
+TITLE = "Tables: the large sets"
+CLAIM = "What holds on small tables holds on large ones."
+PUBLISHED: dict[tuple[str, str], float] = {}
+VALUE = design.VALUE
+BASELINE = "dense"
+
+NAMES = ("dense", "dense 2x128", "omp-rich", "IUNet", "shuffled mask")
+PEERS = ("majority", "logistic_regression", "xgboost", "catboost", "realmlp")
+
+
+def runs(scale: str) -> list[Run]:
+    """Return the main arms and other models."""
+    return [
+        *study.networks(scale, NAMES, splits=1, of=design.LARGE),
+        *study.peers(scale, PEERS, splits=1, of=design.LARGE),
+    ]
+
+
+table = study.table

@@ -1,0 +1,25 @@
+"""Tier "core", the paper's parent: MLP_TAB, 9 layers of 512, against its tickets.
+
+secateurs paper benchmarks/tabular/paper_parent.py --out runs/tabular --scale small
+"""
+
+import design
+import study
+
+from secateurs.experiments.spec import Run
+
+TITLE = "Tables, core: the paper's parent"
+CLAIM = "The paper: IUNet at r = 8 is better than its dense 9x512 parent."
+PUBLISHED: dict[tuple[str, str], float] = {}
+VALUE = design.VALUE
+BASELINE = "9x512 dense"
+
+NAMES = ("9x512 dense", "9x512 IUNet", "9x512 omp-rich", "9x512 shuffled mask")
+
+
+def runs(scale: str) -> list[Run]:
+    """Return the parent and its tickets, and the parent's part in the choice among dense ones."""
+    return [*study.networks(scale, NAMES), *study.choosing(scale, ("9x512 dense",))]
+
+
+table = study.table
