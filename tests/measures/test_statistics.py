@@ -6,7 +6,7 @@ from hypothesis import given
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from reference import signed_rank
+from reference import signed_rank, within_ranks
 from secateurs.errors import InputError
 from secateurs.measures import statistics
 
@@ -402,3 +402,232 @@ def test_a_family_of_one_is_not_adjusted_and_of_none_is_refused():
         statistics.compare_family(results(arms=["dense"]), baseline="dense", value="accuracy")
     with pytest.raises(InputError, match="got no arm"):
         statistics.compare_family(results().drop(columns="arm"), baseline="dense", value="accuracy")
+
+
+# Endpoints
+
+
+ENDPOINT = {"arm": "ticket", "baseline": "dense", "value": "accuracy"}
+
+
+def gains(*differences, n_splits=3, spread=0.0):
+    """Data sets with these mean differences of ticket and dense, the splits around them."""
+    around = np.linspace(-spread, spread, n_splits)
+    rows = [
+        {"arm": arm, "dataset": f"set{d}", "split": s, "accuracy": 0.5 + (arm == "ticket") * gain}
+        for d, difference in enumerate(differences)
+        for s, gain in enumerate(difference + around)
+        for arm in ("ticket", "dense")
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_an_endpoint_by_hand():
+    # means .01 .02 .03 .04: mean .025, variance .05/300; t(3) at 97.5% is 3.182446
+    found = statistics.endpoint(gains(0.01, 0.02, 0.03, 0.04, spread=0.01), **ENDPOINT)
+    error = (0.0005 / 3 / 4) ** 0.5
+    assert found.comparison.difference == pytest.approx(0.025)
+    assert found.over_datasets.standard_error == pytest.approx(error)
+    assert found.over_datasets.low == pytest.approx(0.025 - 3.182446 * error)
+    assert found.over_datasets.high == pytest.approx(0.025 + 3.182446 * error)
+    assert found.over_datasets.df == 3
+    # each set: -.01 0 .01 around its mean, variance .0001; 60/20/20: (1/3 + 1/3) of it; of 4 sets
+    within = (2 / 3 * 0.0001 / 4) ** 0.5
+    assert found.within_datasets.standard_error == pytest.approx(within)
+    assert found.within_datasets.df == pytest.approx(4 * 2)  # equal variances: they add up
+    assert found.within_datasets.high == pytest.approx(0.025 + stats.t.ppf(0.975, 8) * within)
+    assert found.too_few
+
+
+def test_over_data_sets_it_is_the_one_sample_t_test():
+    frame = results()
+    found = statistics.endpoint(frame, **ENDPOINT, margin=0.004, level=0.9)
+    differences = found.comparison.per_dataset["difference"]
+    plain = stats.ttest_1samp(differences, -0.004)
+    assert found.p == pytest.approx(plain.pvalue)
+    interval = stats.ttest_1samp(differences, 0).confidence_interval(0.9)
+    assert (found.over_datasets.low, found.over_datasets.high) == pytest.approx(tuple(interval))
+    assert not found.too_few  # six
+
+
+def test_within_one_data_set_it_is_the_corrected_t_and_nothing_is_shown_of_others():
+    frame = results(n_datasets=1)
+    found = statistics.endpoint(frame, **ENDPOINT, margin=1.0)
+    test = statistics.corrected_t(
+        *(frame[frame["arm"] == arm]["accuracy"].to_numpy() for arm in ("ticket", "dense"))
+    )
+    assert found.within_datasets.standard_error == pytest.approx(test.standard_error)
+    assert found.within_datasets.df == pytest.approx(test.df)
+    at_level = statistics.endpoint(frame, **ENDPOINT, level=1 - test.p).within_datasets
+    assert min(abs(at_level.low), abs(at_level.high)) == pytest.approx(0, abs=1e-9)
+    assert np.isnan([found.over_datasets.low, found.over_datasets.high, found.p]).all()
+    assert (found.verdict, found.too_few) == ("not shown", True)
+
+
+def test_unequal_variances_take_degrees_of_freedom():
+    one = gains(0.0, n_splits=4, spread=0.1)
+    other = gains(0.0, n_splits=4, spread=0.001).assign(dataset="quiet")
+    found = statistics.endpoint(pd.concat([one, other]), **ENDPOINT).within_datasets
+    assert 3 < found.df < 3.01  # as if there were only the loud one
+    welch = statistics.endpoint(pd.concat([one, one.assign(dataset="x")]), **ENDPOINT)
+    assert welch.within_datasets.df == pytest.approx(6)
+
+
+def test_a_single_split_has_no_spread_within():
+    frame = pd.concat([gains(0.1, 0.2), gains(0.1, n_splits=1).assign(dataset="once")])
+    found = statistics.endpoint(frame, **ENDPOINT)
+    assert np.isnan([found.within_datasets.low, found.within_datasets.standard_error]).all()
+    assert np.isfinite([found.over_datasets.low, found.p]).all()
+
+
+@pytest.mark.parametrize(
+    ("differences", "margin", "verdict"),
+    [
+        ((0.02, 0.02, 0.03), 0.0, "met"),
+        ((0.00, 0.02, 0.01), 0.0, "not shown"),
+        ((-0.02, -0.02, -0.03), 0.0, "inferior"),
+        ((-0.002, -0.001, -0.003), 0.005, "met"),  # worse, but by less than the margin
+        ((-0.002, -0.001, -0.003), 0.004, "not shown"),  # lower limit -.0045
+        ((-0.02, -0.021, -0.022), 0.005, "inferior"),
+        ((0.01, 0.01, 0.01), 0.0, "met"),  # no spread at all
+        ((0.0, 0.0, 0.0), 0.0, "not shown"),
+        ((0.0, 0.0, 0.0), 0.001, "met"),
+    ],
+)
+def test_a_verdict_is_where_the_interval_lies(differences, margin, verdict):
+    found = statistics.endpoint(gains(*differences), **ENDPOINT, margin=margin)
+    assert found.verdict == verdict
+    assert (found.p < 0.05) == (verdict != "not shown")
+    frame = gains(*differences).assign(error=lambda f: 1 - f["accuracy"])
+    swapped = statistics.endpoint(
+        frame, arm="ticket", baseline="dense", value="error", margin=margin, higher_is_better=False
+    )
+    assert swapped.verdict == verdict
+    assert swapped.p == pytest.approx(found.p, rel=1e-6)
+    assert swapped.over_datasets.high == pytest.approx(-found.over_datasets.low, abs=1e-12)
+
+
+@given(
+    d=st.lists(st.floats(-0.1, 0.1), min_size=2, max_size=8),
+    margins=st.tuples(st.floats(0, 0.2), st.floats(0, 0.2)),
+)
+def test_what_is_met_at_a_margin_is_met_at_a_wider_one(d, margins):
+    found = [
+        statistics.endpoint(gains(*d, n_splits=1), **ENDPOINT, margin=m).verdict
+        for m in sorted(margins)
+    ]
+    order = ["inferior", "not shown", "met"]
+    assert order.index(found[0]) <= order.index(found[1])
+
+
+def test_the_intervals_hold_what_they_promise():
+    # Data sets drawn from a population of mean .01: their own means spread by .02, splits by .01.
+    rng = np.random.default_rng(0)
+    n, held, own = 250, 0, 0
+    for _ in range(n):
+        means = 0.01 + 0.02 * rng.standard_normal(5)
+        frame = gains(*means, n_splits=4)
+        noise = 0.01 * rng.standard_normal((5, 4))
+        frame.loc[frame["arm"] == "ticket", "accuracy"] += noise.ravel()
+        found = statistics.endpoint(frame, **ENDPOINT, test_share=0)  # splits are independent here
+        held += found.over_datasets.low < 0.01 < found.over_datasets.high
+        own += found.within_datasets.low < means.mean() < found.within_datasets.high
+    assert 0.9 < held / n < 0.99  # 3.5 standard errors to either side
+    assert 0.9 < own / n < 0.99
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"margin": -0.005}, "margin must be a number of at least 0, got -0.005"),
+        ({"margin": np.nan}, "margin must be"),
+        ({"level": 95}, r"level must be in \(0, 1\), got 95"),
+        ({"unpaired": "ignore"}, "unpaired must be"),
+    ],
+)
+def test_endpoints_that_are_none_are_refused(settings, message):
+    with pytest.raises(InputError, match=message):
+        statistics.endpoint(results(), **ENDPOINT, **settings)
+
+
+# Rank correlation within groups
+
+
+small = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=4)
+
+
+@given(groups=st.lists(small, min_size=1, max_size=2))
+def test_rank_correlation_agrees_with_every_permutation(groups):
+    x, y = (np.array([row[i] for rows in groups for row in rows], float) for i in range(2))
+    names = [g for g, rows in enumerate(groups) for _ in rows]
+    found = statistics.rank_correlation(x, y, names, n_permutations=2_000)
+    assert (found.n, found.n_groups) == (len(x), len(groups))
+    if np.isnan(found.rho):
+        assert np.isnan(found.p)
+        varies = [[len({row[i] for row in rows}) > 1 for rows in groups] for i in range(2)]
+        assert not (any(varies[0]) and any(varies[1]))
+        return
+    rho, p = within_ranks.rho_and_p([tuple(zip(*rows, strict=True)) for rows in groups])
+    assert found.rho == pytest.approx(rho, abs=1e-12)
+    assert found.p == pytest.approx(p, abs=5 * (0.25 / 2_000) ** 0.5)
+
+
+@given(rows=st.lists(st.tuples(finite, finite), min_size=3, max_size=12, unique_by=lambda r: r[0]))
+def test_in_one_group_it_is_spearman(rows):
+    x, y = np.array(rows).T
+    found = statistics.rank_correlation(x, y, ["a"] * len(x), n_permutations=1)
+    if len(set(y)) > 1:
+        assert found.rho == pytest.approx(stats.spearmanr(x, y).statistic, abs=1e-9)
+    else:
+        assert np.isnan(found.rho)
+
+
+def test_what_differs_between_groups_counts_for_nothing():
+    rng = np.random.default_rng(0)
+    x, y, names = rng.standard_normal(60), rng.standard_normal(60), np.repeat([*"abc"], 20)
+    plain = statistics.rank_correlation(x, y, names)
+    shift = np.repeat([0.0, 100.0, 200.0], 20)
+    shifted = statistics.rank_correlation(np.exp(x) + shift, y**3 + 5 * shift, names)
+    assert shifted == plain
+    assert stats.spearmanr(x + shift, y + shift).statistic > 0.8
+    assert abs(plain.rho) < 0.3
+    assert plain.p > 0.05
+
+
+def test_the_order_of_rows_does_not_change_rho_and_the_seed_is_its_own():
+    rng = np.random.default_rng(1)
+    x = rng.standard_normal(30)
+    y, names = x + rng.standard_normal(30), rng.choice([*"abc"], 30)
+    found = statistics.rank_correlation(x, y, names)
+    order = rng.permutation(30)
+    again = statistics.rank_correlation(x[order], y[order], names[order], seed=5)
+    assert again.rho == pytest.approx(found.rho)
+    assert again.p == pytest.approx(found.p, abs=0.01)
+    assert statistics.rank_correlation(x, y, names) == found
+    assert statistics.rank_correlation(-x, y, names).rho == pytest.approx(-found.rho)
+
+
+def test_without_a_connection_p_is_level():
+    rng = np.random.default_rng(2)
+    names = np.repeat([*"abcd"], 6)
+    found = [
+        statistics.rank_correlation(*rng.standard_normal((2, 24)), names, n_permutations=99).p
+        for _ in range(600)
+    ]
+    assert np.mean(np.array(found) <= 0.05) == pytest.approx(0.05, abs=3.5 * 0.0089)
+    assert np.mean(np.array(found) <= 0.5) == pytest.approx(0.5, abs=3.5 * 0.0204)
+    assert min(found) >= 0.01
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "groups", "settings", "message"),
+    [
+        ([1.0, 2.0], [1.0], ["a", "a"], {}, "got 2, 1 and 2"),
+        ([1.0, 2.0], [1.0, 2.0], ["a", None], {}, "got 2, 2 and 1"),
+        ([1.0, np.nan], [1.0, 2.0], ["a", "a"], {}, "x must be a row of finite numbers"),
+        ([1.0, 2.0], [1.0, 2.0], ["a", "a"], {"n_permutations": 0}, "at least 1, got 0"),
+    ],
+)
+def test_rows_that_cannot_be_ranked_are_refused(x, y, groups, settings, message):
+    with pytest.raises(InputError, match=message):
+        statistics.rank_correlation(x, y, groups, **settings)

@@ -4,7 +4,8 @@ A results frame is tidy: one row for each (arm, data set, split), a column for e
 is one resplit of a data set into train and test, the same rows for every arm, so arms are compared
 by differences on equal splits. Resplits of one data set share most of their rows and are not
 independent: claims rest on the spread over data sets (Demšar 2006, JMLR 7), and within one data
-set on the corrected resampled t-test (Nadeau and Bengio 2003, Machine Learning 52).
+set on the corrected resampled t-test (Nadeau and Bengio 2003, Machine Learning 52). What goes with
+a gain is told by ranks within data sets.
 """
 
 from collections.abc import Iterable
@@ -19,18 +20,31 @@ from scipy import stats
 from secateurs.errors import InputError
 
 __all__ = [
+    "ENOUGH_DATASETS",
     "ArmComparison",
+    "Endpoint",
+    "Interval",
     "Mean",
+    "RankCorrelation",
     "TTest",
+    "Verdict",
     "compare",
     "compare_family",
     "corrected_t",
+    "endpoint",
     "holm",
     "mean_over_datasets",
     "pair",
+    "rank_correlation",
     "wilcoxon",
     "win_tie_loss",
 ]
+
+ENOUGH_DATASETS = 6
+"""With fewer, no outcome brings the signed-rank test below .05 (5 give 1/16 at best): the t
+interval then rests on the assumption that differences are normal over data sets."""
+
+Verdict = Literal["met", "not shown", "inferior"]
 
 _EXACT = 50  # differences; beyond, the normal approximation is as good
 
@@ -87,6 +101,56 @@ class ArmComparison:
     losses: int
     wilcoxon_p: float
     per_dataset: pd.DataFrame
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interval:
+    """A two-sided t interval; NaN, with 0 degrees of freedom, where no spread can be estimated."""
+
+    low: float
+    high: float
+    standard_error: float
+    df: float
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Endpoint:
+    """A comparison named beforehand, at a margin, with both sources of its uncertainty.
+
+    Args:
+        comparison: arm against baseline; `comparison.difference` is the middle of both intervals.
+        margin: how much worse is still no loss; 0 asks whether the arm is better.
+        level: of the intervals, such as .95.
+        over_datasets: of the mean difference over data sets like these; NaN for one data set.
+        within_datasets: of the mean difference on these very data sets, over resplits of them.
+        p: two-sided, of a true difference at the margin, by the t of `over_datasets`: below
+            1 - level exactly where the verdict is not "not shown".
+        verdict: "met" if `over_datasets` lies above -margin, "inferior" if it lies below, else
+            "not shown".
+    """
+
+    comparison: ArmComparison
+    margin: float
+    level: float
+    over_datasets: Interval
+    within_datasets: Interval
+    p: float
+    verdict: Verdict
+
+    @property
+    def too_few(self) -> bool:
+        """Whether there are fewer than `ENOUGH_DATASETS` data sets."""
+        return self.comparison.n_datasets < ENOUGH_DATASETS
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankCorrelation:
+    """A rank correlation within groups; rho and p are NaN where nothing varies within any."""
+
+    rho: float
+    p: float
+    n: int
+    n_groups: int
 
 
 def _require(frame: pd.DataFrame, columns: list[str]) -> None:
@@ -443,3 +507,170 @@ def compare_family(
     by_dataset = by_dataset[["arm", *found[0].per_dataset.columns]].reset_index(drop=True)
     by_dataset["holm_p"] = by_dataset.groupby("dataset", observed=True)["p"].transform(holm)
     return table, by_dataset
+
+
+def _interval(mean: float, error: float, df: float, level: float) -> Interval:
+    if not np.isfinite(error):
+        nan = float("nan")
+        return Interval(low=nan, high=nan, standard_error=nan, df=0)
+    half = float(stats.t.ppf((1 + level) / 2, df)) * error
+    return Interval(low=mean - half, high=mean + half, standard_error=error, df=df)
+
+
+def _within(comparison: ArmComparison, level: float) -> Interval:
+    """Return the interval of the mean over these data sets, each with the error of its resplits.
+
+    The variance of a mean of independent means is the sum of theirs by n squared; its degrees of
+    freedom are Satterthwaite's (1946, Biometrics Bulletin 2).
+    """
+    squares = np.asarray(comparison.per_dataset["standard_error"], dtype=np.float64) ** 2
+    dfs = np.asarray(comparison.per_dataset["df"], dtype=np.float64)
+    if not np.isfinite(squares).all():  # a data set with a single split
+        return _interval(comparison.difference, float("nan"), 0, level)
+    shares = squares / (squares.sum() or 1.0)
+    df = 1 / (shares**2 / dfs).sum() if squares.any() else dfs.sum()
+    error = float(np.sqrt(squares.sum())) / len(squares)
+    return _interval(comparison.difference, error, float(df), level)
+
+
+def endpoint(
+    frame: pd.DataFrame,
+    *,
+    arm: Any,
+    baseline: Any,
+    value: str,
+    margin: float = 0.0,
+    level: float = 0.95,
+    higher_is_better: bool = True,
+    **settings: Any,
+) -> Endpoint:
+    """Return whether an arm is better than a baseline, or no worse than it by a margin.
+
+    Two sources of uncertainty stand side by side. `over_datasets` is Student's t over the data
+    sets' mean differences: what other data sets like these would show. `within_datasets` takes
+    the data sets as given and holds only the resplits, each data set's by the corrected resampled
+    t (Nadeau and Bengio 2003): how well the difference on these data sets is known. The verdict
+    is that of `over_datasets`.
+
+    Non-inferiority is one-sided: it is met where the lower limit lies above -margin (CONSORT's
+    extension, Piaggio et al. 2012, JAMA 308). The lower limit of a two-sided 95% interval makes
+    that a test at 2.5%, half of the two-sided level, as ICH E9 (1998, section 5.5) asks.
+
+    Args:
+        frame: tidy results, one row for each (arm, data set, split).
+        arm: name of the arm.
+        baseline: name of the arm that is subtracted.
+        value: column of what is compared.
+        margin: in the unit of `value`: .005 is half a point of a share. 0 asks for more than
+            equality.
+        level: of the two-sided intervals.
+        higher_is_better: otherwise better is below the baseline, and -margin becomes +margin.
+        settings: further ones of `compare`.
+
+    Raises:
+        InputError: a negative margin, a level outside (0, 1), or whatever `compare` refuses.
+
+    >>> frame = pd.DataFrame({"arm": list("aaabbb"), "dataset": ["kc1", "car", "adult"] * 2,
+    ...                       "split": 0, "accuracy": [0.75, 0.5, 0.625, 0.5, 0.5, 0.5]})
+    >>> found = endpoint(frame, arm="a", baseline="b", value="accuracy", margin=0.25)
+    >>> found.comparison.difference, round(found.over_datasets.low, 3), found.verdict
+    (0.125, -0.186, 'met')
+    >>> endpoint(frame, arm="a", baseline="b", value="accuracy").verdict, found.too_few
+    ('not shown', True)
+    """
+    if not (margin >= 0 and np.isfinite(margin)):
+        raise InputError(
+            f"margin must be a number of at least 0, got {margin:g}; it is how much worse is "
+            "still no loss"
+        )
+    if not 0 < level < 1:
+        raise InputError(f"level must be in (0, 1), got {level:g}; pass 0.95")
+    found = compare(
+        frame,
+        arm=arm,
+        baseline=baseline,
+        value=value,
+        higher_is_better=higher_is_better,
+        **settings,
+    )
+    mean, error, df = found.difference, found.standard_error, found.n_datasets - 1
+    over = _interval(mean, error, df, level)
+    low, high = (over.low, over.high) if higher_is_better else (-over.high, -over.low)
+    above = (mean if higher_is_better else -mean) + margin
+    p = float("nan")
+    if np.isfinite(error):
+        t = abs(above) / error if error else (np.inf if above else 0.0)
+        p = float(2 * stats.t.sf(t, df))
+    verdict: Verdict = "met" if low > -margin else "inferior" if high < -margin else "not shown"
+    return Endpoint(
+        comparison=found,
+        margin=margin,
+        level=level,
+        over_datasets=over,
+        within_datasets=_within(found, level),
+        p=p,
+        verdict=verdict,
+    )
+
+
+def rank_correlation(
+    x: ArrayLike, y: ArrayLike, groups: ArrayLike, *, n_permutations: int = 9_999, seed: int = 0
+) -> RankCorrelation:
+    """Return Spearman's correlation within groups, and its p by permutations within groups.
+
+    Ranks are taken within each group, as shares of its size and from its own middle, and
+    correlated over all rows at once: what differs between groups, such as how hard a data set is,
+    counts for nothing, and a group counts as its number of rows. With one group it is Spearman's
+    rho. p is two-sided: with b of m random permutations at least as far from 0, it is
+    (b + 1) / (m + 1), never 0 (Phipson and Smyth 2010, Statistical Applications in Genetics and
+    Molecular Biology 9).
+
+    The permutations take rows of a group as exchangeable. Repeats of one method on resplits are
+    not: average over them first.
+
+    Args:
+        x: [rows] finite values.
+        y: [rows] finite values.
+        groups: [rows] the group of each, such as its data set.
+        n_permutations: m.
+        seed: of the permutations.
+
+    Raises:
+        InputError: values that are not finite, a row without a group, lengths that differ, or no
+            permutation.
+
+    >>> found = rank_correlation([1, 2, 3, 11, 12, 13], [7, 8, 9, 1, 2, 3], list("aaabbb"))
+    >>> found.rho, found.n_groups
+    (1.0, 2)
+    """
+    one, other, names = _numbers(x, "x"), _numbers(y, "y"), pd.Series(np.asarray(groups))
+    if not len(one) == len(other) == len(names) or names.isna().any():
+        raise InputError(
+            f"each row needs x, y and its group, got {len(one)}, {len(other)} and "
+            f"{int(names.notna().sum())}; pass three columns of one frame"
+        )
+    if n_permutations < 1:
+        raise InputError(f"n_permutations must be at least 1, got {n_permutations}")
+    rng = np.random.default_rng(seed)
+    product, x_squares, y_squares = 0.0, 0.0, 0.0
+    permuted = np.zeros(n_permutations)
+    parts = [names.index[names == name] for name in names.unique()]
+    for at in parts:
+        middle = (len(at) + 1) / 2
+        ranks = [(stats.rankdata(values[at]) - middle) / len(at) for values in (one, other)]
+        product += float(ranks[0] @ ranks[1])
+        x_squares += float(ranks[0] @ ranks[0])
+        y_squares += float(ranks[1] @ ranks[1])
+        many = np.broadcast_to(ranks[0], (n_permutations, len(at)))
+        permuted += rng.permuted(many, axis=1) @ ranks[1]
+    size = float(np.sqrt(x_squares * y_squares))
+    if not size:
+        nan = float("nan")
+        return RankCorrelation(rho=nan, p=nan, n=len(one), n_groups=len(parts))
+    as_far = int((np.abs(permuted) >= abs(product) - 1e-9 * size).sum())
+    return RankCorrelation(
+        rho=product / size,
+        p=(as_far + 1) / (n_permutations + 1),
+        n=len(one),
+        n_groups=len(parts),
+    )
