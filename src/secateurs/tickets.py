@@ -12,7 +12,7 @@ import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, is_dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +23,7 @@ from torch import nn
 from secateurs import criteria, masks, schedules
 from secateurs import device as devices
 from secateurs.data.batches import Data, batch_spans
+from secateurs.descriptions import told_fields
 from secateurs.errors import InputError
 from secateurs.masks import Mask, Scores
 from secateurs.networks.init import initialise_, prunable, scale_
@@ -183,7 +184,7 @@ class Ticket:
 def _describe(value: Any) -> Any:
     """Return a JSON-able description of a config that is the same in every process."""
     if is_dataclass(value) and not isinstance(value, type):
-        return {f.name: _describe(getattr(value, f.name)) for f in fields(value)}
+        return {f.name: _describe(getattr(value, f.name)) for f in told_fields(value)}
     if isinstance(value, partial):
         return [_describe(value.func), _describe(list(value.args)), _describe(value.keywords)]
     if isinstance(value, dict):

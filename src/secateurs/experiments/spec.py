@@ -14,8 +14,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
+from secateurs.descriptions import LATER
 from secateurs.errors import InputError
-from secateurs.experiments.typed import LATER, build, canonical, describe, kind_of
+from secateurs.experiments.typed import build, canonical, describe, kind_of
 from secateurs.recipes import PRESETS
 from secateurs.tickets import TicketConfig, keep_step, searches
 from secateurs.training import PhaseConfig

@@ -1,9 +1,9 @@
 """Frozen dataclasses as JSON and back, checked by their own type annotations.
 
-Defaults are written out, but for those of fields that came later (`LATER`): a description from
-before then still says the same. Unions of dataclasses carry their class name as "kind", and
-functions are written by the names under which the literal dicts know them. Nothing is imported or
-executed by what a file says.
+Defaults are written out, but for those of fields that came later (`descriptions.LATER`): a
+description from before then still says the same. Unions of dataclasses carry their class name as
+"kind", and functions are written by the names under which the literal dicts know them. Nothing is
+imported or executed by what a file says.
 """
 
 import difflib
@@ -18,16 +18,13 @@ from functools import cache, partial
 from typing import Any, Literal, TypeVar
 
 from secateurs import criteria, objectives, schedules
+from secateurs.descriptions import told_fields
 from secateurs.errors import InputError
 from secateurs.masks import Scores
 
-__all__ = ["LATER", "build", "canonical", "describe", "kind_of"]
+__all__ = ["build", "canonical", "describe", "kind_of"]
 
 _T = TypeVar("_T")
-
-LATER = {"later": True}
-"""Metadata of a field that descriptions leave out at its default, so that keys stay what they were
-before the field was there: `field(default=1, metadata=LATER)`."""
 
 _FUNCTIONS: dict[Any, Mapping[str, Callable[..., Any]]] = {
     objectives.Loss: objectives.LOSSES,
@@ -53,7 +50,7 @@ def kind_of(cls: type) -> str:
 
 
 def describe(value: Any) -> Any:
-    """Return a description as plain JSON values, defaults included but for `LATER` ones.
+    """Return a description as plain JSON values, defaults included but for later ones.
 
     Raises:
         InputError: a function that no name stands for.
@@ -63,11 +60,7 @@ def describe(value: Any) -> Any:
     {'kind': 'AdamW', 'lr': 0.001, 'weight_decay': 0.01, 'schedule': 'restarts'}
     """
     if is_dataclass(value) and not isinstance(value, type):
-        parts = {
-            f.name: describe(getattr(value, f.name))
-            for f in fields(value)
-            if "later" not in f.metadata or getattr(value, f.name) != f.default
-        }
+        parts = {f.name: describe(getattr(value, f.name)) for f in told_fields(value)}
         for name in _numbers(type(value)) & parts.keys():  # 4 and 4.0 are one value
             parts[name] = None if parts[name] is None else float(parts[name])
         return {"kind": kind_of(type(value)), **parts}
