@@ -1,16 +1,21 @@
 import copy
+import itertools
 import math
 import time
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
-from reference import loop
+from reference import loop, mixup
 from secateurs import Data, checkpoint, masks, objectives, optimizers, training
 from secateurs.data.views import corruption
 from secateurs.errors import InputError
+from secateurs.networks.dense import MLP
+from secateurs.networks.init import initialise_
 from secateurs.optimizers import SGD, AdamW, BetaLasso
+from secateurs.seeds import derive
 from secateurs.training import PhaseConfig, outputs, train
 
 ENCODER = ["encoder.0.weight", "encoder.3.weight"]
@@ -202,6 +207,156 @@ def test_regression_trains(make_network, data):
     phase = PhaseConfig(epochs=10, batch_size=32, optimizer=SGD(lr=0.05), loss=objectives.mse)
     history = fit(make_network(n_outputs=1), table, phase).history
     assert history[-1]["validation_loss"] < 0.5 * history[0]["validation_loss"]
+
+
+# --- mixup, dropout, skip connections -----------------------------------------------------------
+
+
+def regularised(seed=0):
+    """A network with all that the classic regularisers give it; the weights are as without."""
+    network = MLP(6, 3, widths=(16, 16), dropout=0.3, skip=True)
+    initialise_(network, generator=torch.Generator().manual_seed(seed))
+    return network
+
+
+@pytest.mark.parametrize("alpha", [0.2, 1.0])
+@pytest.mark.parametrize("numbers", [False, True])
+def test_mixup_is_training_on_mixed_rows_and_mixed_labels(make_network, data, alpha, numbers):
+    x, y = data.train
+    if numbers:  # the loss differs by what no weight can change, the gradient does not
+        y = x[:, :1] - x[:, 1:2]
+    phase = PhaseConfig(
+        epochs=4,
+        batch_size=32,
+        optimizer=SGD(lr=0.02),
+        mixup=alpha,
+        loss=objectives.mse if numbers else objectives.cross_entropy,
+    )
+    ours, twin = (make_network(n_outputs=1 if numbers else 3) for _ in range(2))
+    fit(ours, Data(train=(x[:96], y[:96])), phase)
+    sgd = torch.optim.SGD(twin.parameters(), lr=0.02, momentum=0.9, nesterov=True)
+    settings = {"epochs": 4, "batch_size": 32, "name": "search", "seed": 0}
+    mixup.train(twin, x[:96], y[:96], sgd, mixup=alpha, **settings)
+    for key, tensor in ours.state_dict().items():
+        torch.testing.assert_close(tensor, twin.state_dict()[key], rtol=1e-4, atol=1e-5)
+
+
+def test_mixtures_of_one_row_only_are_the_rows(make_network, data):
+    # Beta(a, a) for a small a is 0 or 1: each batch is itself, in some order
+    phase = PhaseConfig(epochs=3, batch_size=32, optimizer=SGD(lr=0.02))
+    plain, mixed = make_network(), make_network()
+    fit(plain, data, phase)
+    fit(mixed, data, replace(phase, mixup=1e-9))
+    for key, tensor in plain.state_dict().items():
+        torch.testing.assert_close(tensor, mixed.state_dict()[key], rtol=1e-4, atol=1e-5)
+
+
+def test_a_mixed_row_counts_as_much_as_the_rows_that_it_is_of(make_network, data):
+    # rows that count for nothing may have any label
+    (x, y), wrong = data.train, data.train[1].clone()
+    wrong[::2] = (y[::2] + 1) % 3
+    weight = torch.ones(97)
+    weight[::2] = 0
+    phase = PhaseConfig(epochs=3, batch_size=97, optimizer=SGD(lr=0.1), mixup=1.0)
+    networks = [make_network() for _ in range(3)]
+    fit(networks[0], Data(train=(x, y), weight=weight), phase)
+    fit(networks[1], Data(train=(x, wrong), weight=weight), phase)
+    fit(networks[2], Data(train=(x, wrong)), phase)
+    assert same(networks[0].state_dict(), networks[1].state_dict())
+    assert not same(networks[0].state_dict(), networks[2].state_dict())
+
+
+def test_without_regularisers_the_mlp_is_the_plain_network_to_the_bit(make_network, data, view):
+    class Plain(nn.Module):
+        def __init__(self, like):
+            super().__init__()
+            widths = [(6, 16), (16, 16)]
+            layers = [[nn.Linear(*w, bias=False), nn.BatchNorm1d(w[1]), nn.ReLU()] for w in widths]
+            self.encoder = nn.Sequential(*(one for layer in layers for one in layer))
+            self.decoder = nn.Linear(16, 3)
+            self.load_state_dict(like.state_dict())
+
+        def forward(self, x):
+            return self.decoder(self.encoder(x))
+
+    phase = PhaseConfig(epochs=3, batch_size=32, optimizer=SGD(lr=0.05), contrastive_weight=1.0)
+    ours, twin = make_network(), Plain(make_network())
+    zero = MLP(6, 3, widths=(16, 16), dropout=0.0, skip=False)
+    zero.load_state_dict(ours.state_dict())
+    for network in (ours, twin, zero):
+        fit(network, data, replace(phase, mixup=0.0), view=view)
+    assert same(ours.state_dict(), twin.state_dict())
+    assert same(zero.state_dict(), twin.state_dict())
+
+
+@pytest.mark.parametrize("kills", [[1], [8, 5, 2]], ids=str)
+@pytest.mark.parametrize("alpha", [0.0, 0.4])
+def test_dropout_and_mixup_resume_to_the_bit(data, view, tmp_path, monkeypatch, kills, alpha):
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", -1.0)
+    phase = PhaseConfig(
+        epochs=5,
+        batch_size=32,
+        optimizer=OPTIMIZERS["adamw"],
+        mixup=alpha,
+        contrastive_weight=0.0 if alpha else 1.0,
+    )
+    whole, expected, resumed, found = uninterrupted_and_resumed(
+        regularised, data, phase, kills, tmp_path / "x", view=view
+    )
+    assert same(resumed.state_dict(), whole.state_dict())
+    assert without_seconds(found.history) == without_seconds(expected.history)
+
+
+def test_every_regulariser_changes_the_training(make_network, data):
+    phase = PhaseConfig(epochs=2, batch_size=32, optimizer=SGD(lr=0.05))
+    states = []
+    for options, alpha in (({}, 0.0), ({}, 0.4), ({"dropout": 0.3}, 0.0), ({"skip": True}, 0.0)):
+        network = MLP(6, 3, widths=(16, 16), **options)
+        network.load_state_dict(make_network().state_dict())
+        fit(network, data, replace(phase, mixup=alpha))
+        states.append(network.state_dict())
+    assert not any(same(one, other) for one, other in itertools.combinations(states, 2))
+
+
+def test_the_draws_of_regularisers_are_seeds_of_their_own_and_move_no_order(make_network, data):
+    def run(network, alpha, seed=0):
+        seen = []
+
+        def loss(outputs, y, weight):
+            seen.append(y.tolist())
+            return objectives.cross_entropy(outputs, y, weight)
+
+        phase = PhaseConfig(epochs=2, batch_size=32, mixup=alpha, loss=loss)
+        fit(network, data, phase, seed=seed)
+        return network.state_dict(), seen
+
+    plain, order = run(make_network(), 0.0)
+    dropped, dropped_order = run(regularised(), 0.0)
+    mixed, mixed_order = run(regularised(), 0.4)
+    assert dropped_order == order
+    # mixup asks for the loss on both labels; validation, asked once an epoch, has its own
+    assert [y for y in order if len(y) != 40] == [y for y in mixed_order if len(y) != 40][::2]
+    assert same(run(regularised(), 0.4)[0], mixed)
+    assert not same(run(regularised(), 0.4, seed=1)[0], mixed)
+    assert not same(plain, dropped)
+
+
+def test_every_epoch_drops_anew(data):
+    network, seen = regularised(), []
+
+    def note(module, inputs):
+        if module.training:
+            seen.append(module.generator.initial_seed())
+
+    network.encoder[2][1].register_forward_pre_hook(note)
+    fit(network, data, PhaseConfig(epochs=3, batch_size=32))
+    assert len(seen) == 9
+    assert set(seen) == {derive(0, "search", "dropout", epoch) for epoch in range(3)}
+
+
+def test_mixup_beside_a_contrastive_term_is_refused():
+    with pytest.raises(InputError, match=r"mixup must be 0 beside a contrastive weight, got 0.2"):
+        PhaseConfig(mixup=0.2, contrastive_weight=1.0)
 
 
 # --- the mask ---------------------------------------------------------------------------------
@@ -498,8 +653,9 @@ def test_bf16_stops_before_the_losses(make_network, data, view):
 
 
 def test_the_global_generator_is_left_alone(make_network, data, view):
-    network, state = make_network(), torch.get_rng_state()
+    network, dropping, state = make_network(), regularised(), torch.get_rng_state()
     fit(network, data, PhaseConfig(epochs=1, contrastive_weight=1.0), view=view)
+    fit(dropping, data, PhaseConfig(epochs=1, mixup=0.4))
     assert torch.equal(torch.get_rng_state(), state)
 
 
@@ -550,6 +706,8 @@ def test_the_kept_step_is_the_state_after_so_many_steps(make_network, data):
         ("contrastive_weight", -1.0, "contrastive_weight must be at least 0"),
         ("contrastive_weight", math.nan, "contrastive_weight must be at least 0"),
         ("loss_weight", -0.1, "loss_weight must be at least 0"),
+        ("mixup", -0.1, "mixup must be at least 0"),
+        ("mixup", math.inf, "mixup must be at least 0"),
         ("temperature", 0.0, "temperature must be a positive number"),
         ("temperature", math.nan, "temperature must be a positive number"),
     ],
@@ -627,6 +785,18 @@ def test_reestimated_statistics_are_the_mean_over_batches(make_network, data):
     assert network.training == before.training
     for (name, one), other in zip(network.named_parameters(), before.parameters(), strict=True):
         assert torch.equal(one, other), name
+
+
+def test_reestimated_statistics_are_of_what_evaluation_sees(data):
+    x = data.train[0]
+    dropping, plain = regularised(), MLP(6, 3, widths=(16, 16), skip=True)
+    plain.load_state_dict(dropping.state_dict())
+    state = torch.get_rng_state()
+    for network in (dropping, plain):
+        training.reestimate_statistics_(network, x, batch_size=40)
+    assert same(dropping.state_dict(), plain.state_dict())
+    assert all(module.training for module in dropping.modules())
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_reestimated_statistics_never_see_a_batch_of_one(make_network):

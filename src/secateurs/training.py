@@ -10,20 +10,23 @@ import math
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from secateurs import checkpoint, masks, objectives, optimizers
 from secateurs.data.batches import Data, batch_spans, epoch_batches
 from secateurs.data.views import View
+from secateurs.descriptions import LATER
 from secateurs.device import Precision, arithmetic
 from secateurs.errors import InputError
 from secateurs.masks import Mask
-from secateurs.seeds import stream
+from secateurs.networks.dense import drawing_from
+from secateurs.seeds import derive, stream
 
 __all__ = [
     "CHECKPOINT_SECONDS",
@@ -66,6 +69,8 @@ class PhaseConfig:
         temperature: of the contrastive term.
         precision: "fp32" or "bf16".
         snapshots: keep the networks at the ends of the last so many learning-rate cycles.
+        mixup: a of the Beta(a, a) that rows are mixed by (Zhang et al. 2018); 0 mixes none. Not
+            beside a contrastive term, which is about the rows as they are.
     """
 
     epochs: int = 105
@@ -78,16 +83,22 @@ class PhaseConfig:
     temperature: float = 1.0
     precision: Precision = "fp32"
     snapshots: int = 1
+    mixup: float = field(default=0.0, metadata=LATER)
 
     def __post_init__(self) -> None:
         for name, least in (("epochs", 0), ("batch_size", 2), ("snapshots", 1)):
             if getattr(self, name) < least:
                 raise InputError(f"{name} must be at least {least}, got {getattr(self, name)}")
-        for name in ("loss_weight", "contrastive_weight"):
+        for name in ("loss_weight", "contrastive_weight", "mixup"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise InputError(f"{name} must be at least 0, got {getattr(self, name)}")
         if not 0 < self.temperature < math.inf:
             raise InputError(f"temperature must be a positive number, got {self.temperature}")
+        if self.mixup and self.contrastive_weight:
+            raise InputError(
+                f"mixup must be 0 beside a contrastive weight, got {self.mixup:g} and "
+                f"{self.contrastive_weight:g}; set one of them to 0, or mix in the other phase"
+            )
         ends = optimizers.cycle_ends(self.optimizer.schedule, self.epochs)
         if self.epochs and self.snapshots > len(ends):
             raise InputError(
@@ -154,7 +165,9 @@ def reestimate_statistics_(network: nn.Module, x: Tensor, *, batch_size: int) ->
     for module in found:
         module.reset_running_stats()
         module.momentum = None  # the plain mean over batches
-    network.train()
+    network.eval()
+    for module in found:  # nothing else, such as dropout, is to see a training pass
+        module.train()
     for begin, end in batch_spans(len(x), batch_size):
         network(x[begin:end])
     for module, momentum in zip(found, before, strict=True):
@@ -192,6 +205,14 @@ def _frozen_statistics(batchnorms: list[Any]) -> Iterator[None]:
     finally:
         for module in batchnorms:
             module.track_running_stats = True
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Draws:
+    """The random streams of an epoch, one a purpose."""
+
+    view: torch.Generator
+    mixup: np.random.Generator
 
 
 class _Steps:
@@ -232,11 +253,25 @@ class _Steps:
         with arithmetic(self.phase.precision, self.device):
             return _full(self.network(x))
 
+    def mixed_loss(
+        self, x: Tensor, y: Tensor, weight: Tensor | None, rng: np.random.Generator
+    ) -> Tensor:
+        """Return mixup's loss; share and partners are drawn once for the batch."""
+        phase = self.phase
+        share = float(rng.beta(phase.mixup, phase.mixup))
+        other = torch.from_numpy(rng.permutation(len(x))).to(x.device)
+        out = self.forward(share * x + (1 - share) * x[other])
+        loss = share * phase.loss(out, y, weight)
+        other_weight = None if weight is None else weight[other]
+        return loss + (1 - share) * phase.loss(out, y[other], other_weight)
+
     def loss(
-        self, x: Tensor, y: Tensor, weight: Tensor | None, view: View | None, draws: torch.Generator
+        self, x: Tensor, y: Tensor, weight: Tensor | None, view: View | None, draws: _Draws
     ) -> tuple[Tensor, Tensor | None]:
         """Return the objective and its contrastive part."""
         phase = self.phase
+        if phase.mixup:
+            return phase.loss_weight * self.mixed_loss(x, y, weight, draws.mixup), None
         if not phase.contrastive_weight:
             return phase.loss_weight * phase.loss(self.forward(x), y, weight), None
         assert view is not None
@@ -244,7 +279,7 @@ class _Steps:
             logits = self.forward(x)
             h = latest[0]
             with _frozen_statistics(self.batchnorms):
-                self.forward(view(x, draws))
+                self.forward(view(x, draws.view))
             contrastive = phase.contrastive(h, latest[0], y, phase.temperature)
         total = phase.contrastive_weight * contrastive
         if phase.loss_weight:
@@ -252,7 +287,7 @@ class _Steps:
         return total, contrastive.detach()
 
     def __call__(
-        self, x: Tensor, y: Tensor, weight: Tensor | None, view: View | None, draws: torch.Generator
+        self, x: Tensor, y: Tensor, weight: Tensor | None, view: View | None, draws: _Draws
     ) -> tuple[Tensor, Tensor | None]:
         self.optimizer.zero_grad(set_to_none=True)
         loss, contrastive = self.loss(x, y, weight, view, draws)
@@ -309,9 +344,9 @@ def train(
 ) -> Trained:
     """Train `network` in place for one phase.
 
-    Batches and views come from streams of (seed, name, epoch), so that a phase resumed from the
-    last checkpoint repeats the interrupted epoch exactly: on a CPU the result is the same to the
-    bit as without the interruption.
+    Batches, views, mixtures and dropout come from streams of (seed, name, epoch), so that a phase
+    resumed from the last checkpoint repeats the interrupted epoch exactly: on a CPU the result is
+    the same to the bit as without the interruption.
 
     Args:
         network: trained in place; it and `data` must already be on one device.
@@ -386,16 +421,20 @@ def train(
         factor = optimizers.lr_factor(phase.optimizer.schedule, epoch, phase.epochs)
         steps.set_lr(factor)
         order = stream(seed, name, "order", epoch)
-        draws = stream(seed, name, "view", epoch, device=device)
+        draws = _Draws(
+            view=stream(seed, name, "view", epoch, device=device),
+            mixup=np.random.default_rng(derive(seed, name, "mixup", epoch)),
+        )
         losses, parts = [], []
-        for i, rows in enumerate(epoch_batches(n, phase.batch_size, generator=order)):
-            rows = rows.to(device)  # noqa: PLW2901
-            weight = None if data.weight is None else data.weight[rows]
-            loss, part = steps(x[rows], y[rows], weight, view, draws)
-            losses.append(loss)
-            parts += [] if part is None else [part]
-            if epoch * per_epoch + i + 1 == keep_step:
-                kept = _clone(network)
+        with drawing_from(network, stream(seed, name, "dropout", epoch, device=device)):
+            for i, rows in enumerate(epoch_batches(n, phase.batch_size, generator=order)):
+                rows = rows.to(device)  # noqa: PLW2901
+                weight = None if data.weight is None else data.weight[rows]
+                loss, part = steps(x[rows], y[rows], weight, view, draws)
+                losses.append(loss)
+                parts += [] if part is None else [part]
+                if epoch * per_epoch + i + 1 == keep_step:
+                    kept = _clone(network)
         row = _row(name, epoch + 1, phase.optimizer.lr * factor, losses, parts, begin)
         if not math.isfinite(row["loss"]):
             raise InputError(

@@ -1,7 +1,10 @@
+import copy
+
 import torch
 
 from secateurs import masks
 from secateurs.measures import size
+from secateurs.networks.dense import MLP
 
 
 def test_parameters_by_hand(make_network):
@@ -24,3 +27,12 @@ def test_flops_are_those_of_the_matrix_products(make_network):
     assert size.forward_flops(network.eval(), torch.ones(10, 6)) == 2 * weights * 10
     kernel = torch.nn.Conv2d(3, 8, 3, padding=1)
     assert size.forward_flops(kernel, torch.ones(2, 3, 5, 5)) == 2 * 2 * 25 * 8 * 27
+
+
+def test_counting_flops_leaves_the_network_and_random_numbers_alone():
+    network = MLP(6, 3, widths=(16,), dropout=0.5)
+    before, state = copy.deepcopy(network.state_dict()), torch.get_rng_state()
+    size.forward_flops(network, torch.ones(10, 6))
+    assert network.training
+    assert all(torch.equal(before[name], t) for name, t in network.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), state)

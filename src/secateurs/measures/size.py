@@ -26,8 +26,10 @@ def forward_flops(network: nn.Module, example: Tensor) -> int:
     >>> forward_flops(nn.Linear(3, 2), torch.ones(5, 3))
     60
     """
+    was_training = network.training
     with FlopCounterMode(display=False) as counter:
-        network(example)
+        network.eval()(example)  # neither statistics nor random numbers move
+    network.train(was_training)
     return int(counter.get_total_flops())
 
 
