@@ -3,11 +3,15 @@
 secateurs paper benchmarks/tabular/core.py --out runs/tabular --scale small
 """
 
+from collections.abc import Sequence
+
 import design
+import pandas as pd
 import study
 
 from secateurs.experiments.arms import ARMS
 from secateurs.experiments.spec import Run
+from secateurs.report.page import Block
 
 TITLE = "Tables, core: every arm at r = 8"
 CLAIM = "A ticket keeps the accuracy of the best dense network at an eighth of its weights."
@@ -34,4 +38,6 @@ def runs(scale: str) -> list[Run]:
     ]
 
 
-table = study.table
+def table(frame: pd.DataFrame) -> Sequence[Block]:
+    """Return endpoints, arms and regimes."""
+    return study.results(frame, BASELINE)

@@ -3,10 +3,14 @@
 secateurs paper benchmarks/tabular/curve.py --out runs/tabular --scale small
 """
 
+from collections.abc import Sequence
+
 import design
+import pandas as pd
 import study
 
 from secateurs.experiments.spec import Run
+from secateurs.report.page import Block
 
 TITLE = "Tables: accuracy against compression"
 CLAIM = "A ticket keeps the accuracy of the best dense network down to 1/32 of its weights."
@@ -23,4 +27,6 @@ def runs(scale: str) -> list[Run]:
     return study.networks(scale, (*NAMES, "IUNet", "omp-rich"), splits=3)
 
 
-table = study.table
+def table(frame: pd.DataFrame) -> Sequence[Block]:
+    """Return endpoints, arms and regimes."""
+    return study.results(frame, BASELINE)

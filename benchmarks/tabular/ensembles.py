@@ -3,10 +3,14 @@
 secateurs paper benchmarks/tabular/ensembles.py --out runs/tabular --scale small
 """
 
+from collections.abc import Sequence
+
 import design
+import pandas as pd
 import study
 
 from secateurs.experiments.spec import Run
+from secateurs.report.page import Block
 
 TITLE = "Tables: ensembles of tickets"
 CLAIM = "Eight tickets at r = 8 beat the dense network that they weigh as much as."
@@ -23,4 +27,6 @@ def runs(scale: str) -> list[Run]:
     return [*study.networks(scale, NAMES, splits=3), *study.peers(scale, PEERS, splits=3)]
 
 
-table = study.table
+def table(frame: pd.DataFrame) -> Sequence[Block]:
+    """Return endpoints, arms and regimes."""
+    return study.results(frame, BASELINE)

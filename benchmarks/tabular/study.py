@@ -6,6 +6,15 @@ import design
 import pandas as pd
 
 from secateurs.experiments.spec import PeerCell, Rows, Run
+from secateurs.report.page import Block
+from secateurs.report.tables import (
+    EndpointSpec,
+    arms_by_dataset,
+    arms_summary,
+    choose_arm,
+    endpoints,
+    regime_by_dataset,
+)
 
 SPLITS = {"smoke": 1, "small": 5, "paper": 10}
 """Splits of a tier at each scale; "paper" wants a GPU."""
@@ -100,3 +109,88 @@ def _n_splits(scale: str, splits: int | None) -> int:
 def tested(frame: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of a frame that are about test rows, none that only chose."""
     return frame[~frame["arm"].str.startswith(CHOOSING)]
+
+
+# --- tables ----------------------------------------------------------------------------------
+
+BEST = "best dense"
+"""The dense network that validation rows chose on each split."""
+
+PRIMARY = (
+    EndpointSpec(name="paper", arm="9x512 IUNet", baseline="9x512 dense"),
+    EndpointSpec(name="product", arm="IUNet", baseline=BEST, margin=0.005),
+)
+"""Named before the reporting sets were read."""
+
+SECONDARY = tuple(
+    EndpointSpec(name=f"{arm} - {baseline}", arm=arm, baseline=baseline)
+    for arm, baseline in (
+        ("IUNet", "dense"),
+        ("IUNet", "omp-rich"),
+        ("IUNet", "omp-paper"),
+        ("IUNet", "no-ILO"),
+        ("IUNet", "no-PIS"),
+        ("IUNet", "no-PIS, matched lr"),
+        ("IUNet", "no rewind"),
+        ("IUNet", "shuffled mask"),
+        ("IUNet", "top-|start| mask"),
+        ("IUNet", "re-initialised"),
+        ("IUNet", "dense 2x176"),
+        ("IUNet, r = 32", BEST),
+        ("9x512 IUNet", "9x512 omp-rich"),
+        ("9x512 IUNet", "9x512 shuffled mask"),
+        ("9x512 dense", BEST),
+        ("8 tickets", BEST),
+        ("8 tickets", "8 dense 2x176"),
+        ("8 tickets", "realmlp"),
+        ("8 tickets", "catboost"),
+        ("IUNet", "realmlp"),
+        ("IUNet", "catboost"),
+        ("IUNet", "xgboost"),
+    )
+)
+
+COLUMNS = (
+    "accuracy",
+    "ROC-AUC",
+    "log-loss",
+    "calibration error",
+    "kept",
+    "bytes",
+    "movement",
+    "overlap",
+    "fit CPU s",
+    "ms per 1,000 rows",
+)
+
+
+def results(frame: pd.DataFrame, baseline: str) -> list[Block]:
+    """Return endpoints, all arms over the sets and by set, and the regime of the searches."""
+    test = tested(frame)
+    chosen_on = frame[frame["arm"].str.startswith(CHOOSING)]
+    chosen_on = chosen_on.assign(arm=chosen_on["arm"].str.removeprefix(CHOOSING))
+    candidates = [name for name in design.DENSE if name in set(chosen_on["arm"])]
+    if candidates:
+        best = choose_arm(
+            chosen_on, test, arms=candidates, value=design.VALUE, name=BEST, unpaired="drop"
+        )
+        test = pd.concat([test, best], ignore_index=True)
+    names = list(dict.fromkeys(test["arm"]))
+    present = set(names)
+    blocks: list[Block] = []
+    for title, specs, holm in (
+        ("Primary endpoints", PRIMARY, False),
+        ("Secondary endpoints", SECONDARY, True),
+    ):
+        known = [one for one in specs if {one.arm, one.baseline} <= present]
+        if known:
+            blocks.append(endpoints(test, design.VALUE, known, title=title, holm=holm))
+    blocks += [
+        arms_summary(
+            test, design.VALUE, arms=names, baseline=baseline, title="Arms over all data sets",
+            columns=COLUMNS,
+        ),
+        arms_by_dataset(test, design.VALUE, arms=names, title="Arms by data set"),
+        regime_by_dataset(test, arms=names, title="Regime of the searches"),
+    ]  # fmt: skip
+    return blocks
