@@ -47,6 +47,39 @@ def table(frame):
 """
 
 
+CHOOSING = """
+from secateurs.experiments.spec import PeerCell, Rows, Run
+from secateurs.report.tables import arms_by_dataset
+
+TITLE, CLAIM, PUBLISHED, VALUE = "Chosen", "The better one", {}, "accuracy"
+MODELS = ("majority", "logistic_regression")
+
+
+def runs(scale):
+    n = {"smoke": 1, "small": 2}[scale]
+    rows = [Rows(dataset="sklearn:iris", split=i, validation_folds=4) for i in range(n)]
+    return [Run(cell=PeerCell(rows=one, model=m), arm=m) for one in rows for m in MODELS]
+
+
+def then(frame, scale):
+    assert len(frame) == len(runs(scale))
+    best = frame.loc[frame.groupby("rows.split")["validation.accuracy"].idxmax()]
+    return [
+        Run(
+            cell=PeerCell(rows=Rows(dataset="sklearn:iris", split=one["rows.split"]),
+                          model=one["arm"]),
+            arm="chosen",
+            tried=2,
+        )
+        for one in best.to_dict("records")
+    ]
+
+
+def table(frame):
+    return [arms_by_dataset(frame, VALUE, arms=[*MODELS, "chosen"], title="Arms")]
+"""
+
+
 @pytest.fixture
 def spec(tmp_path):
     path = tmp_path / "small.toml"
@@ -145,6 +178,56 @@ def test_a_paper_runs_at_its_scale_and_smoke_is_stamped(paper, tmp_path, capsys)
     assert "not evidence" not in (out / "table_0-small.html").read_text()
     (plan,) = (one for one in Store(out).plans() if one["name"] == "table_0-small")
     assert plan["value"] == "accuracy"
+
+
+@pytest.fixture
+def choosing(tmp_path):
+    path = tmp_path / "chosen.py"
+    path.write_text(CHOOSING)
+    return path
+
+
+def test_finished_runs_choose_what_runs_next(choosing, tmp_path, capsys):
+    out = tmp_path / "runs"
+    command = ["paper", str(choosing), "--out", str(out), "--scale", "small", "--jobs", "1"]
+    assert main([*command, "--dry-run"]) == 0
+    printed = capsys.readouterr().out
+    assert "4 cells to do, 0 finished" in printed
+    assert "these choose further runs, once all of them are finished" in printed
+    assert not out.exists()
+
+    assert main(command) == 0
+    printed = capsys.readouterr().out
+    assert "2 cells to do, 4 finished" in printed
+    assert "6 cells done, 0 before, 0 failed" in printed
+    (plan,) = Store(out).plans()
+    frame = Store(out).frame(plan["runs"])
+    assert frame["arm"].tolist()[4:] == ["chosen"] * 2
+    assert frame["model"].tolist()[4:] == ["logistic_regression"] * 2
+    assert frame["tried"].tolist() == [1, 1, 1, 1, 2, 2]
+    assert "chosen" in (out / "chosen-small.html").read_text()
+
+    assert main([*command, "--dry-run"]) == 0
+    assert capsys.readouterr().out.count("nothing to do") == 2
+    assert main(command) == 0
+    assert "0 cells done, 6 before, 0 failed" in capsys.readouterr().out
+    Store(out).forget(plan["runs"][5]["key"])
+    assert main(command) == 0
+    assert "1 cells done, 5 before, 0 failed" in capsys.readouterr().out
+    assert Store(out).plans() == [plan]
+
+
+def test_runs_of_which_some_failed_choose_nothing(choosing, tmp_path, capsys):
+    out = tmp_path / "runs"
+    choosing.write_text(CHOOSING.replace('dataset="sklearn:iris", split=i', (
+        'dataset=("sklearn:iris", "sklearn:nothing")[i], split=i')))  # fmt: skip
+    command = ["paper", str(choosing), "--out", str(out), "--scale", "small", "--jobs", "1"]
+    assert main(command) == 3
+    printed = capsys.readouterr()
+    assert "once all of them are finished" in printed.out
+    assert "2 cells done, 0 before, 2 failed" in printed.out
+    (plan,) = Store(out).plans()
+    assert len(plan["runs"]) == 4
 
 
 def test_what_is_no_paper_is_refused(tmp_path):

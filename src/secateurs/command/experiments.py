@@ -7,7 +7,7 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,7 +18,7 @@ from secateurs import device as devices
 from secateurs.errors import InputError
 from secateurs.experiments.progress import RunProgress
 from secateurs.experiments.run import Summary, plan_line, run
-from secateurs.experiments.spec import Run, read_toml
+from secateurs.experiments.spec import Run, key, read_toml
 from secateurs.experiments.store import Plan, Store
 from secateurs.report.page import Block, Table, write
 from secateurs.report.runs import page, results, store_page
@@ -151,8 +151,9 @@ def load_paper(file: Path) -> ModuleType:
     """Return the module of one table or figure.
 
     It has `TITLE`, `CLAIM`, `PUBLISHED` (percentages by data set and arm), `runs(scale)`, and
-    `table(frame)` or `figure(frame)`, which return blocks of `secateurs.report.page`. The file is
-    executed: pass your own.
+    `table(frame)` or `figure(frame)`, which return blocks of `secateurs.report.page`. It may have
+    `then(frame, scale)`, which returns the runs that finished ones choose. The file is executed:
+    pass your own.
 
     Raises:
         InputError: no such file, or a name that it lacks.
@@ -177,6 +178,26 @@ def load_paper(file: Path) -> ModuleType:
     return module
 
 
+def _then(
+    paper: ModuleType, scale: str, options: Options, store: Store, plan: Plan, told: Summary | None
+) -> tuple[Plan, Summary | None]:
+    """Run what the finished runs of a plan choose; return the plan that holds both."""
+    if not all(store.finished(key(one.cell)) for one in plan.runs):
+        options.say("these choose further runs, once all of them are finished")
+        return plan, told
+    rows = [{"key": key(one.cell), "arm": one.arm, "tried": one.tried} for one in plan.runs]
+    plan = replace(plan, runs=[*plan.runs, *paper.then(store.frame(rows), scale)])
+    summary = options.fill(store, plan)
+    if told is None or summary is None:
+        return plan, summary
+    return plan, replace(
+        summary,
+        done=told.done + summary.done,
+        already=summary.already - told.done,
+        seconds=told.seconds + summary.seconds,
+    )
+
+
 def run_paper(file: Path, out: Path, scale: str, options: Options) -> bool:
     """Run one table or figure of a paper; return whether no cell failed.
 
@@ -198,6 +219,8 @@ def run_paper(file: Path, out: Path, scale: str, options: Options) -> bool:
     )
     store = Store(out)
     summary = options.fill(store, plan)
+    if hasattr(paper, "then"):
+        plan, summary = _then(paper, scale, options, store, plan, summary)
 
     def draw(frame: pd.DataFrame, _: Mapping[str, Any]) -> Sequence[Block]:
         drawn: list[Block] = []
