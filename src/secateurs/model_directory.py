@@ -199,7 +199,12 @@ def _mask_of_each(indices: Any) -> list[int]:
 
 
 def unpack(
-    tensors: dict[str, Tensor], sizes: tuple[int, int, tuple[int, ...]], mask_indices: list[int]
+    tensors: dict[str, Tensor],
+    sizes: tuple[int, int, tuple[int, ...]],
+    mask_indices: list[int],
+    *,
+    dropout: float = 0.0,
+    skip: bool = False,
 ) -> tuple[list[MLP], list[Mask]]:
     """Undo `pack`.
 
@@ -207,6 +212,7 @@ def unpack(
         tensors: as packed.
         sizes: inputs, outputs and hidden widths of every member.
         mask_indices: which of the masks each member has.
+        dropout, skip: of every member's `MLP`.
 
     Raises:
         ValueError, KeyError: the tensors are not those of the networks.
@@ -215,7 +221,7 @@ def unpack(
     if f"member-0/encoder.{3 * len(widths) - 3}.weight" not in tensors:
         raise ValueError("fewer layers than described")  # before that many are made
     with torch.device("meta"):  # names and shapes without memory: nothing is trusted yet
-        blank = MLP(n_inputs, n_outputs, widths=widths)
+        blank = MLP(n_inputs, n_outputs, widths=widths, dropout=dropout, skip=skip)
     shapes = {name: (tuple(t.shape), t.dtype) for name, t in blank.state_dict().items()}
     prunable = [f"encoder.{name}" for name in layer_weights(blank.encoder)]
     left = dict(tensors)

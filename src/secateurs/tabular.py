@@ -35,14 +35,22 @@ from secateurs.training import Progress, outputs
 __all__ = ["find_tickets", "row_errors", "sizes", "smallest_near_best", "start_network", "training"]
 
 
-def start_network(n_inputs: int, n_outputs: int, widths: Sequence[int], *, seed: int) -> MLP:
+def start_network(
+    n_inputs: int,
+    n_outputs: int,
+    widths: Sequence[int],
+    *,
+    seed: int,
+    dropout: float = 0.0,
+    skip: bool = False,
+) -> MLP:
     """Return the MLP that a seed starts from; no global generator is moved.
 
     >>> start_network(4, 2, (8,), seed=0).decoder
     Linear(in_features=8, out_features=2, bias=True)
     """
     with torch.device("meta"):  # torch's own initialisation would move its global generator
-        network = MLP(n_inputs, n_outputs, widths=widths)
+        network = MLP(n_inputs, n_outputs, widths=widths, dropout=dropout, skip=skip)
     initialise_(network.to_empty(device="cpu"), generator=stream(seed, "init"))
     return network
 

@@ -60,6 +60,9 @@ def test_whatever_decides_the_result_changes_the_key():
         replace(CELL, config=replace(ILO, control="shuffled")),
         replace(CELL, config=replace(ILO, init_scale=0.5)),
         replace(CELL, config=replace(ILO, finetune=replace(ILO.finetune, epochs=7))),
+        replace(CELL, config=replace(ILO, finetune=replace(ILO.finetune, mixup=0.2))),
+        replace(CELL, dropout=0.2),
+        replace(CELL, skip=True),
     ]
     assert len({key(cell) for cell in [CELL, *changed]}) == len(changed) + 1
 
@@ -75,9 +78,22 @@ def test_equal_cells_have_equal_keys_however_their_numbers_are_written():
 
 
 def test_a_later_field_at_its_default_is_not_told():
-    assert "n_tickets" not in describe(CELL)
-    assert describe(replace(CELL, n_tickets=2))["n_tickets"] == 2
-    assert cell_from_json(describe(replace(CELL, n_tickets=2))).n_tickets == 2
+    finetune = replace(ILO.finetune, mixup=0.2)
+    later = {"n_tickets": 2, "dropout": 0.2, "skip": True}
+    cell = replace(CELL, config=replace(ILO, finetune=finetune), **later)
+    plain, told = describe(CELL), describe(cell)
+    assert not later.keys() & plain.keys()
+    assert "mixup" not in plain["config"]["finetune"]
+    assert later.items() <= told.items()
+    assert told["config"]["finetune"]["mixup"] == 0.2
+    assert cell_from_json(told) == cell
+
+
+def test_the_search_of_a_regularised_network_is_of_that_network():
+    search = replace(CELL, dropout=0.2, skip=True).search_cell
+    assert (search.dropout, search.skip) == (0.2, True)
+    assert key(search) != key(CELL.search_cell)
+    assert not {"dropout", "skip"} & describe(CELL.search_cell).keys()
 
 
 def test_what_a_cell_needs_comes_before_it_however_deep():

@@ -88,6 +88,8 @@ class SearchCell:
     corruption_rate: float = 0.6
     class_weight: Literal["balanced"] | None = None
     seed: int = 0
+    dropout: float = field(default=0.0, metadata=LATER)
+    skip: bool = field(default=False, metadata=LATER)
 
     def __post_init__(self) -> None:
         if not self.search.contrastive_weight:
@@ -109,6 +111,7 @@ class TicketCell:
         class_weight: "balanced" weights the cross-entropy by n / (C * n_c).
         seed: of the start, the order of the data, views and controls.
         n_tickets: members of the ensemble; member i has the seed `seed + i * MEMBER_SEED`.
+        dropout, skip: of the MLP, in the search and in the finetuning.
     """
 
     rows: Rows
@@ -118,6 +121,8 @@ class TicketCell:
     class_weight: Literal["balanced"] | None = None
     seed: int = 0
     n_tickets: int = field(default=1, metadata=LATER)
+    dropout: float = field(default=0.0, metadata=LATER)
+    skip: bool = field(default=False, metadata=LATER)
 
     def __post_init__(self) -> None:
         if self.n_tickets < 1:
@@ -160,6 +165,8 @@ class TicketCell:
             corruption_rate=self.corruption_rate,
             class_weight=self.class_weight,
             seed=self.seed,
+            dropout=self.dropout,
+            skip=self.skip,
         )
 
 

@@ -24,7 +24,8 @@ def trained(store: Store, cell_key: str) -> tuple[MLP, Mask]:
     tensors, meta = store.tensors(cell_key)
     packed = {name: t for name, t in tensors.items() if not name.startswith(f"{PROBA}/")}
     sizes = (meta["n_inputs"], meta["n_outputs"], tuple(meta["widths"]))
-    members, kept = unpack(packed, sizes, [0])
+    told = {name: meta[name] for name in ("dropout", "skip") if name in meta}  # they came later
+    members, kept = unpack(packed, sizes, [0], **told)
     return members[0], kept[0]
 
 
