@@ -21,7 +21,7 @@ BASELINE = "dense"
 
 NAMES = (
     *ARMS,
-    "dense, tuned",
+    "dense, lr 1e-3",
     "beta-Lasso",
     *(f"dense {one}" for one in design.PARENTS if "x" in one),
 )

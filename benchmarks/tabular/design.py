@@ -6,7 +6,6 @@ balanced accuracy: the class whose probability exceeds its share of the training
 """
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 from secateurs.experiments.arms import ARMS, arm, beta_lasso
 from secateurs.experiments.spec import Rows, TicketCell
@@ -124,67 +123,87 @@ class Method:
     tried: int = 1
 
 
-CHOSEN: dict[str, Any] = {
-    "IUNet": {"lr": 0.01, "epochs": 105},
-    "omp-rich": {"lr": 0.1, "epochs": 105},
-    "dense": {"lr": 1e-3, "epochs": 105},
-    "beta-Lasso": {"lr": 0.01, "l1": 1e-6},
-    "9x512 IUNet": {"lr": 0.01, "epochs": 105},
-    "9x512 omp-rich": {"lr": 0.1, "epochs": 105},
-    "9x512 dense": {"lr": 1e-3, "epochs": 105},
+@dataclass(frozen=True, kw_only=True)
+class Chosen:
+    """What the tuning sets chose for a parent.
+
+    Args:
+        search: learning rate and epochs of IUNet's search.
+        omp: those of omp-rich.
+        ticket: learning rate of a ticket's finetuning.
+        dense: learning rate and epochs of the dense network.
+        l1: of beta-Lasso, searched at its learning rate `LASSO_LR`.
+        tried: configurations that a ticket, and a dense network, could choose from.
+    """
+
+    search: tuple[float, int]
+    omp: tuple[float, int]
+    ticket: float
+    dense: tuple[float, int]
+    l1: float = 1e-6
+    tried: int = 8
+
+
+CHOSEN = {
+    "default": Chosen(search=(0.01, 105), omp=(0.1, 105), ticket=1e-3, dense=(1e-3, 105)),
+    "paper": Chosen(search=(0.03, 105), omp=(0.1, 105), ticket=8e-3, dense=(4e-3, 105)),
 }
-"""What `tune.py` chose: reports/2026-11-22-tabular-tuning.md."""
+"""Printed by `tune.py`: reports/2026-11-22-tabular-tuning.md."""
 
-TRIED = {"IUNet": 8, "omp-rich": 8, "dense": 8, "beta-Lasso": 8}
-TRIED |= {f"9x512 {name}": 4 for name in ("IUNet", "omp-rich", "dense")}
+LASSO_LR = 0.03
+PAPERS_LR = 1e-3
+"""Learning rate of the paper's finetuning, which nobody tuned."""
 
-DENSE = ("dense", "dense, tuned", "dense, equal steps", "dense with ILO",
-         "dense 2x128", "dense 2x176", "dense 3x256", "dense 9x176", "9x512 dense")  # fmt: skip
+DENSE = (
+    "dense",
+    "dense, lr 1e-3",
+    "dense, equal steps",
+    "dense with ILO",
+    "dense 2x128",
+    "dense 2x176",
+    "dense 3x256",
+    "dense 9x176",
+    "9x512 dense",
+)
 """All dense networks: the best of them, on validation rows of the split, is what a ticket meets."""
 
 
 def of_parent(parent: str, *, smoke: bool = False) -> dict[str, Method]:
-    """Return every arm on one parent: IUNet's settings as chosen for it, changed."""
-    prefix = "9x512 " if parent == "paper" else ""
-    iunet_ = iunet(parent, **CHOSEN[f"{prefix}IUNet"], smoke=smoke)
-    omp = iunet(parent, **CHOSEN[f"{prefix}omp-rich"], smoke=smoke)
-    found = {
-        f"{prefix}{name}": Method(
-            parent=parent,
-            config=arm(name, omp if name == "omp-rich" else iunet_),
-            tried=TRIED[f"{prefix}{'omp-rich' if name == 'omp-rich' else 'IUNet'}"],
-        )
-        for name in ARMS
+    """Return every arm on one parent: what was chosen for it, changed as the arm says."""
+    chosen, prefix = CHOSEN[parent], "9x512 " if parent == "paper" else ""
+
+    def ticket(search: tuple[float, int]) -> TicketConfig:
+        config = iunet(parent, *search, smoke=smoke)
+        return with_finetune(config, lr=chosen.ticket, epochs=config.finetune.epochs)
+
+    def dense(config: TicketConfig) -> TicketConfig:
+        lr, epochs = chosen.dense
+        return with_finetune(arm("dense", config), lr=lr, epochs=7 if smoke else epochs)
+
+    iunet_, omp = ticket(chosen.search), ticket(chosen.omp)
+    configs = {name: arm(name, iunet_) for name in ARMS}
+    configs["omp-rich"] = arm("omp-rich", omp)
+    configs["dense"] = dense(iunet_)
+    plain = with_finetune(configs["dense"], lr=PAPERS_LR, epochs=7 if smoke else 105)
+    configs["dense, lr 1e-3"] = plain
+    configs["IUNet, lr 1e-3"] = with_finetune(iunet_, lr=PAPERS_LR, epochs=iunet_.finetune.epochs)
+    lasso = replace(iunet_, search=replace(iunet_.search, optimizer=SGD(lr=LASSO_LR)))
+    configs["beta-Lasso"] = beta_lasso(lasso, l1=chosen.l1)
+    return {
+        f"{prefix}{name}": Method(parent=parent, config=config, tried=chosen.tried)
+        for name, config in configs.items()
     }
-    found[f"{prefix}dense"] = replace(found[f"{prefix}dense"], tried=1)
-    return found
 
 
 def methods(*, smoke: bool = False) -> dict[str, Method]:
-    """Return every network of the study by name, the most important first."""
-    default, paper = of_parent("default", smoke=smoke), of_parent("paper", smoke=smoke)
-    ticket, dense = default["IUNet"], default["dense"]
-    tuned = with_finetune(dense.config, **({"lr": 1e-3, "epochs": 7} if smoke else CHOSEN["dense"]))
-    lasso = beta_lasso(
-        replace(ticket.config, search=replace(ticket.config.search, optimizer=SGD(
-            lr=CHOSEN["beta-Lasso"]["lr"]))), l1=CHOSEN["beta-Lasso"]["l1"])  # fmt: skip
-    found = {
-        "IUNet": ticket,
-        "dense": dense,
-        **{f"dense {one}": replace(dense, parent=one) for one in PARENTS if "x" in one},
-        "9x512 dense": paper["9x512 dense"],
-        "9x512 IUNet": paper["9x512 IUNet"],
-        "omp-rich": default["omp-rich"],
-        "dense, tuned": replace(dense, config=tuned, tried=TRIED["dense"]),
-        **default,
-        "beta-Lasso": Method(parent="default", config=lasso, tried=TRIED["beta-Lasso"]),
-        "8 tickets": replace(ticket, n_tickets=8),
-        "8 tickets, omp-rich": replace(default["omp-rich"], n_tickets=8),
-        "8 dense 2x176": replace(dense, parent="2x176", n_tickets=8),
-        **{
-            name: paper[name]
-            for name in ("9x512 omp-rich", "9x512 shuffled mask", "9x512 omp-paper")
-        },
+    """Return every network of the study by name."""
+    found = of_parent("default", smoke=smoke) | of_parent("paper", smoke=smoke)
+    plain = replace(found["dense, lr 1e-3"], tried=1)
+    small = {f"dense {one}": replace(plain, parent=one) for one in PARENTS if "x" in one}
+    found |= small | {
+        "8 tickets": replace(found["IUNet"], n_tickets=8),
+        "8 tickets, omp-rich": replace(found["omp-rich"], n_tickets=8),
+        "8 dense 2x176": replace(small["dense 2x176"], n_tickets=8),
     }
     for r in (2, 4, 16, 32):
         for name in ("IUNet", "omp-rich"):

@@ -18,7 +18,13 @@ PUBLISHED: dict[tuple[str, str], float] = {}
 VALUE = design.VALUE
 BASELINE = "9x512 dense"
 
-NAMES = ("9x512 dense", "9x512 IUNet", "9x512 omp-rich", "9x512 shuffled mask")
+NAMES = (
+    "9x512 dense",
+    "9x512 IUNet",
+    "9x512 dense, lr 1e-3",
+    "9x512 IUNet, lr 1e-3",
+    "9x512 shuffled mask",
+)
 
 
 def runs(scale: str) -> list[Run]:

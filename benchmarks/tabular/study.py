@@ -137,7 +137,7 @@ SECONDARY = tuple(
         ("IUNet", "re-initialised"),
         ("IUNet", "dense 2x176"),
         ("IUNet, r = 32", BEST),
-        ("9x512 IUNet", "9x512 omp-rich"),
+        ("9x512 IUNet, lr 1e-3", "9x512 dense, lr 1e-3"),
         ("9x512 IUNet", "9x512 shuffled mask"),
         ("9x512 dense", BEST),
         ("8 tickets", BEST),
