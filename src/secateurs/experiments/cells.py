@@ -5,7 +5,6 @@ import dataclasses
 import os
 import time
 import traceback
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +12,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor, nn
 
 from secateurs import checkpoint, masks, model_directory, tabular, tickets, training
@@ -324,15 +322,11 @@ def _peer(cell: PeerCell) -> Outcome:
         train, test = x.numpy(), prepared.test[0].numpy()
         watched = None if held is None else held[0].numpy()
     known, codes = np.unique(y.numpy(), return_inverse=True)
-    begin = time.process_time()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # near enough for a baseline
-        model, n_bytes = peers.fit(cell.model, train, codes, seed=cell.seed)
-    fitting = time.process_time() - begin
+    fitted = peers.fit(cell.model, train, codes, seed=cell.seed)
 
     def proba(features: Any) -> NDArray[np.float64]:
         whole = np.zeros((len(features), n_classes))  # classes may be absent from training
-        whole[:, known] = model.predict_proba(features)
+        whole[:, known] = fitted.predict_proba(features)
         return whole
 
     told = {"test": proba(test)}
@@ -340,10 +334,10 @@ def _peer(cell: PeerCell) -> Outcome:
         told["validation"] = proba(watched)
     result: dict[str, Any] = {
         **_quality(told, prepared),
-        "size": {"bytes": n_bytes},
+        "size": {"bytes": fitted.n_bytes},
         "test_rows_seen": prepared.seen,
         "predict_seconds": predict_seconds(proba, test),
-        "fit_seconds": fitting,
+        "fit_seconds": fitted.seconds,
     }
     return Outcome(result=result)
 
