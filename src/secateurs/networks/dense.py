@@ -27,8 +27,9 @@ class Dropout(nn.Dropout):
         if self.generator is None or not self.training or not self.p:
             dropped: Tensor = super().forward(x)
             return dropped
-        kept = torch.empty_like(x).bernoulli_(1 - self.p, generator=self.generator)
-        return x * kept.div_(1 - self.p)
+        # faster than bernoulli_, which is most of what torch's own dropout costs on a CPU
+        kept = torch.rand(x.shape, generator=self.generator, device=x.device) >= self.p
+        return x * kept.to(x.dtype).div_(1 - self.p)
 
 
 @contextmanager
