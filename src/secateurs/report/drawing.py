@@ -33,7 +33,9 @@ __all__ = [
     "NARROW",
     "PALETTE",
     "RULE",
+    "SHAPES",
     "SIZE",
+    "WIDE",
     "Chart",
     "Floats",
     "apart",
@@ -42,6 +44,8 @@ __all__ = [
     "fitting",
     "framed_chart",
     "log_scale",
+    "log_tick",
+    "marks",
     "name_ticks",
     "outline",
     "panelled_chart",
@@ -75,7 +79,7 @@ _VARIABLES = {
     **{colour: f"c{i}" for i, colour in enumerate(PALETTE, 1)},
 }
 _PAPER = {"paper": "var(--paper, #fff)", "pruned": "var(--pruned, #f1f1ed)"}
-NARROW, _WIDE = 480.0, 960.0
+NARROW, WIDE = 480.0, 960.0
 SIZE = 12.0  # of letters, in pixels
 LINE = 14.5  # from line to line
 
@@ -165,14 +169,16 @@ def framed_chart(
     right: float | None = None,
     below: float = 0.0,
     tall: float = 222.0,
+    width: float = NARROW,
+    top: float = 26.0,
 ) -> Chart:
-    """Return a narrow chart with level rules, and room at the right for the names of its lines."""
+    """Return a chart with level rules, and room at the right for the names of its lines."""
     lines = [wrapped(name) for name in labels]
     if right is None:
         right = 32 + max((width_of(line) for name in lines for line in name), default=0.0)
     tall = max(tall, LINE * sum(len(name) for name in lines))
     bottom = 28 + max(16.0, below)
-    chart = bare_chart(NARROW, 26 + tall + bottom, left=46, right=right, top=26, bottom=bottom)
+    chart = bare_chart(width, top + tall + bottom, left=46, right=right, top=top, bottom=bottom)
     chart.axes.grid(axis="y")
     chart.axes.yaxis.set_major_locator(MaxNLocator(6))
     chart.axes.yaxis.set_major_formatter(FuncFormatter(plain))
@@ -186,7 +192,7 @@ def panelled_chart(n: int, *, xlabel: str, ylabel: str) -> Chart:
     """Return `n` panels, four in a row."""
     across = min(n, 4)
     down = math.ceil(n / across)
-    width = NARROW if n <= 2 else _WIDE
+    width = NARROW if n <= 2 else WIDE
     left, gap, top, between = 46.0, 26.0, 48.0, 66.0
     panel_width = (width - left - 8 - gap * (across - 1)) / across
     panel_height = 190.0 if n > 1 else 230.0
@@ -234,7 +240,7 @@ def log_scale(chart: Chart) -> None:
     axis = chart.axes.yaxis
     chart.axes.set_yscale("log")
     axis.set_major_locator(LogLocator(subs=(1.0,), numticks=8))
-    axis.set_major_formatter(FuncFormatter(_log_tick))
+    axis.set_major_formatter(FuncFormatter(log_tick))
     axis.set_minor_locator(NullLocator())
 
 
@@ -301,7 +307,7 @@ def power_of_ten(exponent: float, _: object = None) -> str:
     return "10" + f"{exponent:g}".translate(_SUPERSCRIPTS)
 
 
-def _log_tick(value: float, _: object = None) -> str:
+def log_tick(value: float, _: object = None) -> str:
     """Return a number of a logarithmic scale."""
     return f"{value:g}" if 1e-3 <= value < 1e5 else power_of_ten(round(math.log10(value), 2))
 
@@ -378,10 +384,14 @@ def text(
     size: float = SIZE,
     weight: str = "",
     rotate: float = 0,
+    halo: bool = False,
 ) -> Element:
-    """Return words whose middle height is at y."""
+    """Return words whose middle height is at y; a halo keeps them readable upon lines."""
     text = Element("text", {"x": f"{x:.1f}", "y": f"{y:.1f}", "dy": ".35em"})
     text.set("style", f"fill:{_variable(fill)}")
+    if halo:
+        behind = f";stroke:{_PAPER['paper']};stroke-width:2.5;paint-order:stroke"
+        text.set("style", text.get("style", "") + behind)
     if anchor != "start":
         text.set("text-anchor", anchor)
     if size != SIZE:
@@ -428,6 +438,57 @@ def outline(x: Floats, base: float, heights: Floats, stroke: str, fill: str) -> 
             "stroke-width": "5" if fill == "none" else "6",
         },
     )
+
+
+# Each about as large to the eye as a circle of radius 1: steps from the middle, joined and closed.
+_OUTLINES: dict[str, Sequence[tuple[float, float]]] = {
+    "square": [(-0.88, -0.88), (0.88, -0.88), (0.88, 0.88), (-0.88, 0.88)],
+    "triangle": [(0, -1.3), (1.2, 0.8), (-1.2, 0.8)],
+    "diamond": [(0, -1.25), (1.25, 0), (0, 1.25), (-1.25, 0)],
+    "down": [(0, 1.3), (-1.2, -0.8), (1.2, -0.8)],
+    "plus": [
+        (-0.42, -1.25), (0.42, -1.25), (0.42, -0.42), (1.25, -0.42), (1.25, 0.42), (0.42, 0.42),
+        (0.42, 1.25), (-0.42, 1.25), (-0.42, 0.42), (-1.25, 0.42), (-1.25, -0.42), (-0.42, -0.42),
+    ],
+    "cross": [
+        (-0.6, -1.2), (0, -0.6), (0.6, -1.2), (1.2, -0.6), (0.6, 0), (1.2, 0.6), (0.6, 1.2),
+        (0, 0.6), (-0.6, 1.2), (-1.2, 0.6), (-0.6, 0), (-1.2, -0.6),
+    ],
+}  # fmt: skip
+SHAPES = ("circle", *_OUTLINES)
+"""Of `marks`: seven beside six colours, so that both together tell 42 arms apart."""
+
+
+def marks(
+    points: Sequence[tuple[float, float, str]],
+    shape: str,
+    colour: str,
+    *,
+    radius: float = 4.5,
+    hollow: bool = False,
+    opacity: float = 1.0,
+) -> Element:
+    """Return a group of equal marks, each at x and y with the words that show on hovering."""
+    paper, ink = _PAPER["paper"], _variable(colour)
+    look = f"fill:{paper};stroke:{ink};stroke-width:1.5"
+    group = Element(
+        "g", {"style": look if hollow else f"fill:{ink};stroke:{paper};stroke-width:.7"}
+    )
+    if opacity < 1:
+        group.set("fill-opacity", f"{opacity:g}")
+    for x, y, words in points:
+        if shape == "circle":
+            one = Element("circle", {"cx": f"{x:.1f}", "cy": f"{y:.1f}", "r": f"{radius:g}"})
+        else:
+            corners = [(x + radius * dx, y + radius * dy) for dx, dy in _OUTLINES[shape]]
+            one = Element(
+                "path", {"d": "M" + "L".join(f"{a:.1f} {b:.1f}" for a, b in corners) + "z"}
+            )
+        title = Element("title")
+        title.text = _UNWRITABLE.sub("\N{REPLACEMENT CHARACTER}", words)
+        one.append(title)
+        group.append(one)
+    return group
 
 
 # ---- SVG -----------------------------------------------------------------------------------------

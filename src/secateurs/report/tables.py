@@ -481,10 +481,10 @@ def endpoints(
             "minus",
             "margin",
             "difference",
+            "verdict",
             f"{percent} over data sets",
             f"{percent} on these sets",
             "p (Holm)" if holm else "p",
-            "verdict",
             *map(_name, sets),
         ],
         rows=[
@@ -508,7 +508,7 @@ def _paired(means: pd.DataFrame, spec: EndpointSpec) -> bool:
 def _outcome(found: statistics.Endpoint | None, p: float, sets: Sequence[str]) -> Sequence[Cell]:
     """Return the cells of an endpoint from its difference on."""
     if found is None:
-        return [None, None, None, None, "no cells yet", *(None for _ in sets)]
+        return [None, "no cells yet", None, None, None, *(None for _ in sets)]
     difference, error = found.comparison.difference, found.comparison.standard_error
     by_set = {
         row["dataset"]: _percent(row["difference"], row["standard_error"])
@@ -516,10 +516,10 @@ def _outcome(found: statistics.Endpoint | None, p: float, sets: Sequence[str]) -
     }
     return [
         _percent(difference, error),
+        found.verdict,
         _span(found.over_datasets),
         _span(found.within_datasets),
         _number(p),
-        found.verdict,
         *(by_set.get(name) for name in sets),
     ]
 
