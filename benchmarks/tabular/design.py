@@ -145,28 +145,6 @@ class Chosen:
 
 
 CHOSEN = {
-    "default": Chosen(
-        search=(0.01, 35), omp=(0.3, 35), ticket=1e-3, dense=(2e-3, 105), l1=1e-5
-    ),
-    "paper": Chosen(
-        search=(0.03, 105), omp=(0.1, 105), ticket=8e-3, dense=(4e-3, 105), tried=4
-    ),
-}
-"""Printed by `tune.py`: reports/2026-11-22-tabular-tuning.md, which tells of one departure."""
-
-LASSO_LR`.
-        tried: configurations that a ticket, and a dense network, could choose from.
-    """
-
-    search: tuple[float, int]
-    omp: tuple[float, int]
-    ticket: float
-    dense: tuple[float, int]
-    l1: float = 1e-6
-    tried: int = 8
-
-
-CHOSEN = {
     "default": Chosen(search=(0.01, 35), omp=(0.3, 35), ticket=1e-3, dense=(2e-3, 105), l1=1e-5),
     "paper": Chosen(search=(0.03, 105), omp=(0.1, 105), ticket=8e-3, dense=(4e-3, 105), tried=4),
 }
