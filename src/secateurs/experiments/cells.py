@@ -14,12 +14,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from secateurs import checkpoint, masks, model_directory, tabular, tickets, training
+from secateurs import checkpoint, masks, model_directory, tickets, training
 from secateurs import device as devices
-from secateurs.data.batches import Data
 from secateurs.data.views import View, corruption
 from secateurs.errors import InputError
-from secateurs.experiments import peers, trained
+from secateurs.experiments import material, peers, probes, trained
 from secateurs.experiments.record import (
     environment,
     one_thread,
@@ -31,6 +30,7 @@ from secateurs.experiments.rows import Prepared, prepare
 from secateurs.experiments.spec import (
     Cell,
     PeerCell,
+    ProbeCell,
     SearchCell,
     TicketCell,
     key,
@@ -57,25 +57,11 @@ OVERLAP_DENSITY = 1 / 8
 # --- what cells share ------------------------------------------------------------------------
 
 
-def _data(cell: SearchCell | TicketCell, prepared: Prepared) -> Data:
-    if cell.class_weight is None:
-        return prepared.data
-    y = prepared.data.train[1]
-    counts = torch.bincount(y, minlength=len(prepared.classes)).double()
-    weight = (len(y) / ((counts > 0).sum() * counts))[y]
-    return dataclasses.replace(prepared.data, weight=(weight / weight.mean()).float())
-
-
 def _view(cell: SearchCell | TicketCell, prepared: Prepared, device: torch.device) -> View | None:
     if not cell.corruption_rate:
         return None
     x = prepared.data.train[0].to(device)
     return corruption(x, groups(prepared.preparation), rate=cell.corruption_rate)
-
-
-def _start(cell: SearchCell | TicketCell, prepared: Prepared) -> nn.Module:
-    n_inputs = prepared.data.train[0].shape[1]
-    return tabular.start_network(n_inputs, len(prepared.classes), cell.widths, seed=cell.seed)
 
 
 def _quality(told: Mapping[str, NDArray[np.float64]], prepared: Prepared) -> dict[str, Any]:
@@ -132,7 +118,7 @@ def _watched_epochs(epochs: int) -> set[int]:
 
 def _search(cell: SearchCell, store: Store, device: torch.device) -> Outcome:
     prepared = prepare(cell.rows)
-    network = _start(cell, prepared)
+    network = material.start(cell, prepared)
     names = list(prunable(network, only="encoder.*"))
     start = {name: t.detach().clone().to(device) for name, t in network.state_dict().items()}
     scaled = {name: cell.init_scale * start[name] for name in names}
@@ -159,7 +145,7 @@ def _search(cell: SearchCell, store: Store, device: torch.device) -> Outcome:
     begin = time.process_time()
     searched = tickets.search(
         network,
-        _data(cell, prepared),
+        material.training_data(cell, prepared),
         config,
         seed=cell.seed,
         view=_view(cell, prepared, device),
@@ -178,38 +164,21 @@ def _search(cell: SearchCell, store: Store, device: torch.device) -> Outcome:
     return Outcome(result=result, history=searched.history, tensors=tensors)
 
 
-def _searched(cell: TicketCell, network: nn.Module, store: Store) -> Searched:
-    search = cell.search_cell
-    if search is None:
-        return tickets.not_searched(network)
-    name = key(search)
-    if not store.finished(name):
-        raise InputError(f"{title(cell)} needs its search, {name}, which is not finished; run it")
-    tensors, _ = store.tensors(name)
-    return Searched(
-        start={k: t.detach().clone() for k, t in network.state_dict().items()},
-        state=checkpoint.unnest(tensors, "state"),
-        kept=checkpoint.unnest(tensors, "kept") or None,
-        history=[],
-        complete=True,
-    )
-
-
 # --- ticket ----------------------------------------------------------------------------------
 
 
 def _ticket(cell: TicketCell, store: Store, device: torch.device) -> Outcome:
     prepared = prepare(cell.rows)
-    network = _start(cell, prepared)
+    network = material.start(cell, prepared)
     config = cell.config
-    searched = _searched(cell, network, store)
+    searched = material.searched(cell, network, store)
     moved = dataclasses.replace(
         searched,
         start={k: t.to(device) for k, t in searched.start.items()},
         state={k: t.to(device) for k, t in searched.state.items()},
         kept=searched.kept and {k: t.to(device) for k, t in searched.kept.items()},
     )
-    data = _data(cell, prepared)
+    data = material.training_data(cell, prepared)
     begin = time.process_time()
     ticket = tickets.prune(
         network,
@@ -268,6 +237,8 @@ def _ticket(cell: TicketCell, store: Store, device: torch.device) -> Outcome:
         "n_inputs": data.train[0].shape[1],
         "n_outputs": len(prepared.classes),
         "widths": list(cell.widths),
+        "dropout": cell.dropout,
+        "skip": cell.skip,
     }
     tensors = packed | _kept_proba(told)
     return Outcome(result=result, history=ticket.history, tensors=tensors, meta=meta)
@@ -315,6 +286,8 @@ def _peer(cell: PeerCell) -> Outcome:
     prepared = prepare(cell.rows)
     (x, y), n_classes = prepared.data.train, len(prepared.classes)
     train: Any
+    watched: Any
+    test: Any
     if cell.model in peers.RAW:
         train, watched, test = prepared.raw
     else:
@@ -356,6 +329,8 @@ def _compute(cell: Cell, store: Store, device: str | None) -> Outcome:
             outcome = _search(cell, store, where)
         elif isinstance(cell, TicketCell):
             outcome = _ensemble(cell, store) if cell.members else _ticket(cell, store, where)
+        elif isinstance(cell, ProbeCell):
+            outcome = probes.probe(cell, store, where)
         else:
             outcome = _peer(cell)
     spent: dict[str, Any] = {

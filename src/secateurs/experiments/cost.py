@@ -9,11 +9,14 @@ from secateurs import tabular, training
 from secateurs.data.batches import Data, batch_spans
 from secateurs.data.tables import read_table
 from secateurs.errors import InputError
+from secateurs.experiments import probes
 from secateurs.experiments.record import one_thread
 from secateurs.experiments.spec import Cell, PeerCell, ProbeCell, Rows, SearchCell, TicketCell
 from secateurs.training import PhaseConfig
 
 __all__ = ["estimate"]
+
+_STEP = 128
 
 
 @lru_cache(maxsize=256)
@@ -44,6 +47,18 @@ def _frame(dataset: str) -> pd.DataFrame:
     return read_table(dataset).frame
 
 
+def _probe_steps(cell: ProbeCell) -> float:
+    """Return to how many training steps a probe comes: three passes each."""
+    n_rows, _ = _shape(cell.rows)
+    n_tested = n_rows / (cell.rows.test_folds - 1)
+    networks = probes.FRESH + 4
+    passes = networks * (1 + probes.VIEWS) * min(probes.VIEW_ROWS, n_tested)
+    passes += networks * min(probes.STATISTICS_ROWS, n_rows)
+    # of each of some 500 weights, most rows are done after a layer or two
+    passes += 3 * 500 * 0.2 * min(probes.COUPLING_ROWS, n_rows)
+    return passes / (3 * _STEP)
+
+
 def estimate(cell: Cell) -> float:
     """Return about how many core-seconds a cell takes on this machine.
 
@@ -55,8 +70,10 @@ def estimate(cell: Cell) -> float:
         n_rows, n_columns = _shape(cell.rows)
     except InputError:
         return 0.0
-    if isinstance(cell, ProbeCell) or (isinstance(cell, TicketCell) and cell.n_tickets > 1):
+    if isinstance(cell, TicketCell) and cell.n_tickets > 1:
         return 1.0
+    if isinstance(cell, ProbeCell):
+        return _probe_steps(cell) * _step_seconds(cell.ticket.widths, n_columns, _STEP)
     if isinstance(cell, PeerCell):
         return 1e-5 * n_rows * (0.01 if cell.model == "majority" else n_columns)
     phase = cell.search if isinstance(cell, SearchCell) else cell.config.finetune

@@ -1,0 +1,60 @@
+"""What cells are made of: the start of a network, its training rows, the search it comes from."""
+
+import dataclasses
+
+import torch
+from torch import nn
+
+from secateurs import checkpoint, tabular, tickets
+from secateurs.data.batches import Data
+from secateurs.errors import InputError
+from secateurs.experiments.rows import Prepared
+from secateurs.experiments.spec import SearchCell, TicketCell, key, title
+from secateurs.experiments.store import Store
+from secateurs.tickets import Searched
+
+__all__ = ["searched", "start", "training_data"]
+
+
+def training_data(cell: SearchCell | TicketCell, prepared: Prepared) -> Data:
+    """Return the rows of a cell, with the weights that its `class_weight` asks for."""
+    if cell.class_weight is None:
+        return prepared.data
+    y = prepared.data.train[1]
+    counts = torch.bincount(y, minlength=len(prepared.classes)).double()
+    weight = (len(y) / ((counts > 0).sum() * counts))[y]
+    return dataclasses.replace(prepared.data, weight=(weight / weight.mean()).float())
+
+
+def start(cell: SearchCell | TicketCell, prepared: Prepared) -> nn.Module:
+    """Return the network that the cell's seed starts from, unscaled."""
+    return tabular.start_network(
+        prepared.data.train[0].shape[1],
+        len(prepared.classes),
+        cell.widths,
+        seed=cell.seed,
+        dropout=cell.dropout,
+        skip=cell.skip,
+    )
+
+
+def searched(cell: TicketCell, network: nn.Module, store: Store) -> Searched:
+    """Return the search that a ticket is pruned from, or the start where there is none.
+
+    Raises:
+        InputError: the search is not finished, or what it left is damaged.
+    """
+    search = cell.search_cell
+    if search is None:
+        return tickets.not_searched(network)
+    name = key(search)
+    if not store.finished(name):
+        raise InputError(f"{title(cell)} needs its search, {name}, which is not finished; run it")
+    tensors, _ = store.tensors(name)
+    return Searched(
+        start={k: t.detach().clone() for k, t in network.state_dict().items()},
+        state=checkpoint.unnest(tensors, "state"),
+        kept=checkpoint.unnest(tensors, "kept") or None,
+        history=[],
+        complete=True,
+    )
