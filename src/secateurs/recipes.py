@@ -1,6 +1,6 @@
 """Recipes for tables: the values behind the estimator's open parameters, and what size changes.
 
-The defaults were chosen on validation rows of five tuning sets (docs/design/0001).
+The defaults were chosen on validation rows of five tuning sets (docs/design/0001 and 0002).
 """
 
 from collections.abc import Mapping
@@ -33,7 +33,7 @@ class Recipe:
 
 
 PRESETS: dict[str, Recipe] = {
-    "default": Recipe(widths=(512,) * 2, search_epochs=105, search_lr=1e-2),
+    "default": Recipe(widths=(512,) * 2, search_epochs=35, search_lr=1e-2),
     "paper": Recipe(widths=MLP_TAB, search_epochs=105, search_lr=1e-3, adapts=False),
 }
 
