@@ -1,0 +1,61 @@
+"""Finished networks come back from the store as they were, regularised ones too."""
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from secateurs.checkpoint import save
+from secateurs.data.views import corruption
+from secateurs.experiments.rows import prepare
+from secateurs.experiments.run import run
+from secateurs.experiments.spec import Rows, TicketCell, key
+from secateurs.experiments.store import Store
+from secateurs.experiments.trained import probabilities, trained
+from secateurs.networks.dense import MLP, Dropout
+from secateurs.optimizers import SGD, AdamW
+from secateurs.preparation import groups
+from secateurs.tabular import start_network
+from secateurs.tickets import TicketConfig, find_ticket
+from secateurs.training import PhaseConfig, outputs
+
+ROWS = Rows(dataset="sklearn:wine", validation_folds=4)
+IUNET = TicketConfig(
+    search=PhaseConfig(epochs=3, optimizer=SGD(lr=0.05), contrastive_weight=1.0, batch_size=32),
+    finetune=PhaseConfig(epochs=7, optimizer=AdamW(), batch_size=32),
+    compression=4.0,
+)
+CELL = TicketCell(rows=ROWS, config=IUNET, widths=(16, 16), seed=3)
+
+
+def test_a_regularised_network_comes_back_from_the_store(tmp_path):
+    store = Store(tmp_path)
+    finetune = replace(IUNET.finetune, mixup=0.4)
+    regularised = {"dropout": 0.2, "skip": True}
+    cell = replace(CELL, config=replace(IUNET, finetune=finetune), **regularised)
+    assert not run([cell], store).failed
+    prepared = prepare(ROWS)
+    network = start_network(13, 3, (16, 16), seed=3, **regularised)
+    view = corruption(prepared.data.train[0], groups(prepared.preparation), rate=0.6)
+    ticket = find_ticket(network, prepared.data, cell.config, seed=3, view=view, device="cpu")
+    found, _ = trained(store, key(cell))
+    x = prepared.test[0]
+    assert torch.equal(outputs(found, x), outputs(ticket.network, x))
+    proba = outputs(found, x).double().softmax(1).numpy()
+    assert np.allclose(probabilities(store, key(cell))["test"], proba, atol=1e-7)
+    assert [m.p for m in found.modules() if isinstance(m, Dropout)] == [0.2, 0.2]
+    plain = MLP(13, 3, widths=(16, 16))  # the weights fit it, and it is another network
+    plain.load_state_dict(found.state_dict())
+    assert not torch.allclose(outputs(plain, x), outputs(found, x), atol=1e-3)
+
+
+def test_what_was_kept_before_there_were_regularisers_comes_back(tmp_path):
+    store = Store(tmp_path)
+    assert not run([CELL], store).failed
+    tensors, meta = store.tensors(key(CELL))
+    before = {name: told for name, told in meta.items() if name not in ("dropout", "skip")}
+    assert len(before) == len(meta) - 2
+    save(store.folder(key(CELL)) / "ticket.safetensors", tensors, before)
+    found, _ = trained(store, key(CELL))
+    proba = outputs(found, prepare(ROWS).test[0]).double().softmax(1).numpy()
+    assert np.allclose(probabilities(store, key(CELL))["test"], proba, atol=1e-7)
