@@ -33,7 +33,7 @@ def test_a_regularised_network_comes_back_from_the_store(tmp_path):
     finetune = replace(IUNET.finetune, mixup=0.4)
     regularised = {"dropout": 0.2, "skip": True}
     cell = replace(CELL, config=replace(IUNET, finetune=finetune), **regularised)
-    assert not run([cell], store).failed
+    assert not run([cell], store, device="cpu").failed
     prepared = prepare(ROWS)
     network = start_network(13, 3, (16, 16), seed=3, **regularised)
     view = corruption(prepared.data.train[0], groups(prepared.preparation), rate=0.6)
@@ -51,7 +51,7 @@ def test_a_regularised_network_comes_back_from_the_store(tmp_path):
 
 def test_what_was_kept_before_there_were_regularisers_comes_back(tmp_path):
     store = Store(tmp_path)
-    assert not run([CELL], store).failed
+    assert not run([CELL], store, device="cpu").failed
     tensors, meta = store.tensors(key(CELL))
     before = {name: told for name, told in meta.items() if name not in ("dropout", "skip")}
     assert len(before) == len(meta) - 2

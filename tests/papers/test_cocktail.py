@@ -101,7 +101,7 @@ def test_of_equal_draws_the_network_as_it_is_wins(paper):
 def test_the_chosen_ones_run_and_are_shown(paper, tmp_path):
     first = [one for one in paper.runs("smoke") if one.cell.rows.dataset == "sklearn:wine"]
     store, last = Store(tmp_path), paper.cocktails(3)[-1]
-    run([one.cell for one in first], store)
+    run([one.cell for one in first], store, device="cpu")
 
     def frame(runs):
         rows = [{"key": key(one.cell), "arm": one.arm, "tried": one.tried} for one in runs]
@@ -111,7 +111,7 @@ def test_the_chosen_ones_run_and_are_shown(paper, tmp_path):
     finished.loc[finished["arm"] == f"choosing: {last.name}", f"validation.{paper.VALUE}"] = 2.0
     more = paper.then(finished, "smoke")
     assert [one.arm for one in more] == [paper.COCKTAIL, paper.ON_TOP]
-    assert not run([one.cell for one in more], store).failed
+    assert not run([one.cell for one in more], store, device="cpu").failed
     for one in more:
         network, _ = trained(store, key(one.cell))
         assert [m.p for m in network.modules() if isinstance(m, Dropout)] == [last.dropout] * 2
