@@ -15,7 +15,7 @@ from secateurs.errors import InputError
 from secateurs.networks.dense import MLP
 from secateurs.networks.init import initialise_
 from secateurs.optimizers import SGD, AdamW, BetaLasso
-from secateurs.seeds import derive
+from secateurs.seeds import derive, stream
 from secateurs.training import PhaseConfig, outputs, train
 
 ENCODER = ["encoder.0.weight", "encoder.3.weight"]
@@ -770,13 +770,14 @@ def test_what_is_watched_joins_the_history_and_changes_nothing(make_network, dat
     assert firsts[-1] == float(watched.encoder[0].weight[0, 0].detach())
 
 
-def test_reestimated_statistics_are_the_mean_over_batches(make_network, data):
+def test_reestimated_statistics_are_the_mean_over_shuffled_batches(make_network, data):
     x = data.train[0]
     network = make_network()
     before = copy.deepcopy(network)
     training.reestimate_statistics_(network, x, batch_size=40)
     first = before.encoder[0](x).detach()
-    parts = [first[:40], first[40:80], first[80:]]
+    order = torch.randperm(len(x), generator=stream(0, "statistics"))
+    parts = [first[rows] for rows in (order[:40], order[40:80], order[80:])]
     batchnorm = network.encoder[1]
     assert torch.allclose(batchnorm.running_mean, torch.stack([p.mean(0) for p in parts]).mean(0))
     spread = torch.stack([p.var(0) for p in parts]).mean(0)
@@ -785,6 +786,17 @@ def test_reestimated_statistics_are_the_mean_over_batches(make_network, data):
     assert network.training == before.training
     for (name, one), other in zip(network.named_parameters(), before.parameters(), strict=True):
         assert torch.equal(one, other), name
+
+
+def test_reestimated_statistics_do_not_depend_on_rows_that_are_sorted(make_network):
+    """Batches of one class each would leave out what lies between the classes."""
+    x = torch.randn(400, 6, generator=torch.Generator().manual_seed(0))
+    x += 4 * torch.arange(400).div(100, rounding_mode="floor")[:, None]  # sorted by class
+    network = make_network()
+    whole = network.encoder[0](x).detach()
+    training.reestimate_statistics_(network, x, batch_size=100)
+    ratio = network.encoder[1].running_var / whole.var(0)
+    assert float((ratio - 1).abs().max()) < 0.1
 
 
 def test_reestimated_statistics_are_of_what_evaluation_sees(data):

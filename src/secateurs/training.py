@@ -149,7 +149,7 @@ def outputs(network: nn.Module, x: Tensor) -> Tensor:
 
 @torch.no_grad()
 def reestimate_statistics_(network: nn.Module, x: Tensor, *, batch_size: int) -> None:
-    """Set BatchNorm's running statistics to the mean over batches of `x`, in place.
+    """Set BatchNorm's running statistics to the mean over shuffled batches of `x`, in place.
 
     A network that was pruned or rewound without training has statistics of other weights; these
     are the rows' own (method, section 2.8, the untrained rows). Nothing else changes.
@@ -168,8 +168,9 @@ def reestimate_statistics_(network: nn.Module, x: Tensor, *, batch_size: int) ->
     network.eval()
     for module in found:  # nothing else, such as dropout, is to see a training pass
         module.train()
-    for begin, end in batch_spans(len(x), batch_size):
-        network(x[begin:end])
+    # tables are often sorted by class: batches in their order would vary less than the rows do
+    for rows in epoch_batches(len(x), batch_size, generator=stream(0, "statistics")):
+        network(x[rows.to(x.device)])
     for module, momentum in zip(found, before, strict=True):
         module.momentum = momentum
     network.train(was_training)

@@ -12,6 +12,7 @@ from sklearn.linear_model import LogisticRegression
 
 from secateurs import masks
 from secateurs.checkpoint import unnest
+from secateurs.data.batches import epoch_batches
 from secateurs.data.views import corruption
 from secateurs.errors import InputError
 from secateurs.experiments.arms import arm, beta_lasso
@@ -23,6 +24,7 @@ from secateurs.experiments.trained import probabilities, trained
 from secateurs.measures.quality import classification, probabilistic
 from secateurs.optimizers import SGD, AdamW
 from secateurs.preparation import groups
+from secateurs.seeds import stream
 from secateurs.tabular import start_network
 from secateurs.tickets import TicketConfig, find_ticket
 from secateurs.training import PhaseConfig, outputs
@@ -131,8 +133,9 @@ def test_an_untrained_ticket_has_statistics_of_its_own_weights(store):
     x = prepare(ROWS).data.train[0]
     before = x @ network.get_parameter("encoder.0.weight").T
     mean = network.get_buffer("encoder.1.running_mean")
-    # the mean over batches of 32, 32, 32 and 10 rows
-    batches = torch.stack([part.mean(0) for part in before.split(32)]).mean(0)
+    # the mean over shuffled batches of 32, 32, 32 and 10 rows
+    order = epoch_batches(len(x), 32, generator=stream(0, "statistics"))
+    batches = torch.stack([before[rows].mean(0) for rows in order]).mean(0)
     assert torch.allclose(mean, batches, atol=1e-6)
 
 

@@ -5,6 +5,7 @@ import copy
 import torch
 import torch.nn.functional as F
 
+from secateurs.device import arithmetic
 from secateurs.objectives import nce
 from secateurs.optimizers import lr_factor
 from secateurs.seeds import stream
@@ -29,12 +30,14 @@ def train(network, data, optimizer, *, epochs, batch_size, name, seed, schedule=
         draws = stream(seed, name, "view", epoch)
         for rows in batches:
             optimizer.zero_grad()
-            h = network.encoder(x[rows])
-            loss = F.cross_entropy(network.decoder(h), y[rows])
-            if contrastive_weight:
-                clean = copy.deepcopy(dict(network.named_buffers()))
-                h_view = network.encoder(view(x[rows], draws))
-                loss = loss + contrastive_weight * nce(h, h_view, y[rows])
+            # this machine's linear layer: the loop is compared, the last bits of a product are not
+            with arithmetic("fp32", x.device):
+                h = network.encoder(x[rows])
+                loss = F.cross_entropy(network.decoder(h), y[rows])
+                if contrastive_weight:
+                    clean = copy.deepcopy(dict(network.named_buffers()))
+                    h_view = network.encoder(view(x[rows], draws))
+                    loss = loss + contrastive_weight * nce(h, h_view, y[rows])
             loss.backward()
             if contrastive_weight:  # the running statistics are those of the clean pass
                 network.load_state_dict(clean, strict=False)
