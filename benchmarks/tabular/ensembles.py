@@ -18,7 +18,7 @@ PUBLISHED: dict[tuple[str, str], float] = {}
 VALUE = design.VALUE
 BASELINE = "dense"
 
-NAMES = ("dense", "IUNet", "8 tickets", "8 dense 2x176", "8 tickets, omp-rich")
+NAMES = ("dense", "IUNet", "8 tickets", "8 dense 2x176")
 PEERS = ("xgboost", "catboost", "realmlp", "tabnet")
 
 

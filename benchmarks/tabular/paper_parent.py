@@ -23,13 +23,15 @@ NAMES = (
     "9x512 IUNet",
     "9x512 dense, lr 1e-3",
     "9x512 IUNet, lr 1e-3",
-    "9x512 shuffled mask",
 )
 
 
 def runs(scale: str) -> list[Run]:
     """Return the parent and its tickets, and the parent's part in the choice among dense ones."""
-    return [*study.networks(scale, NAMES), *study.choosing(scale, ("9x512 dense",))]
+    return [
+        *study.networks(scale, NAMES, splits=3),
+        *study.choosing(scale, ("9x512 dense",), splits=3),
+    ]
 
 
 def table(frame: pd.DataFrame) -> Sequence[Block]:
