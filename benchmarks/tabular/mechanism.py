@@ -44,7 +44,7 @@ def _mean(cells: pd.DataFrame, column: str, scale: float = 1.0) -> Cell:
     """Return the mean over data sets and its standard error; None where nothing was measured."""
     if column not in cells or cells[column].isna().all():
         return None
-    sets = scale * cells.groupby("ticket.rows.dataset")[column].mean().dropna()
+    sets = scale * cells.groupby("rows.dataset")[column].mean().dropna()
     return Value(sets.mean(), error=sets.sem() if len(sets) > 1 else None)
 
 
@@ -54,7 +54,7 @@ def table(frame: pd.DataFrame) -> Sequence[Block]:
     probed = probed.assign(arm=probed["arm"].str.removeprefix(PROBED))
     arms = list(dict.fromkeys(probed["arm"]))
     by_arm = {arm: probed[probed["arm"] == arm] for arm in arms}
-    n = f"{probed['ticket.rows.dataset'].nunique()} data sets, up to 2 splits; mean ± standard error over data sets."  # noqa: E501
+    n = f"{probed['rows.dataset'].nunique()} data sets, up to 2 splits; mean ± standard error over data sets."  # noqa: E501
     told = {
         "Invariance ratio": ("ratio", 1.0, "Mean distance between the hidden representations of "
             "different rows over that between a row and its view (eq. 4); 1 sees no difference."),

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from secateurs.errors import InputError
-from secateurs.experiments.spec import PeerCell, Rows, Run, TicketCell, key
+from secateurs.experiments.spec import PeerCell, ProbeCell, Rows, Run, TicketCell, key
 from secateurs.experiments.store import Outcome, Plan, Store
 
 CELL = PeerCell(rows=Rows(dataset="sklearn:iris"))
@@ -26,6 +26,15 @@ OUTCOME = Outcome(
 @pytest.fixture
 def store(tmp_path):
     return Store(tmp_path / "runs")
+
+
+def test_a_probe_has_the_rows_of_its_ticket_in_a_frame(tmp_path):
+    store = Store(tmp_path)
+    ticket = TicketCell(rows=Rows(dataset="sklearn:iris", split=3))
+    store.write(ProbeCell(ticket=ticket), Outcome(result={"rare": {"accuracy": 0.5}}))
+    (row,) = store.frame().to_dict("records")
+    assert (row["rows.dataset"], row["rows.split"]) == ("sklearn:iris", 3)
+    assert row["rare.accuracy"] == 0.5
 
 
 def test_what_is_written_is_read(store):

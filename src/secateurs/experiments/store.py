@@ -312,7 +312,10 @@ class Store:
             name = run["key"]
             if name not in flat and self.finished(name):
                 flat[name] = {"key": name}
-                _flatten(self._json(name, _SPEC), flat[name])
+                spec = self._json(name, _SPEC)
+                if "rows" not in spec:  # a probe's rows are those of its ticket
+                    spec["rows"] = spec["ticket"]["rows"]
+                _flatten(spec, flat[name])
                 _flatten(self.result(name), flat[name])
             if name in flat:
                 rows.append({**run, **flat[name]})
