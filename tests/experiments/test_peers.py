@@ -3,6 +3,7 @@
 import importlib.util
 import logging
 import random
+import re
 import sys
 import time
 from functools import cache
@@ -92,6 +93,8 @@ def test_probabilities_of_every_class_for_every_row(model):
         assert (found.argmax(1) == codes).mean() > 0.75
     assert fitted(model, 97).n_bytes > 100
     assert fitted(model, 97).seconds > 0
+    library = fitted(model, 97).library
+    assert re.fullmatch(r"[a-z-]+ [\d.]+", library) if model in LIBRARIES else library is None
 
 
 @each(["random_forest", *LIBRARIES])

@@ -311,6 +311,7 @@ def _peer(cell: PeerCell) -> Outcome:
         "test_rows_seen": prepared.seen,
         "predict_seconds": predict_seconds(proba, test),
         "fit_seconds": fitted.seconds,
+        "library": fitted.library,
     }
     return Outcome(result=result)
 

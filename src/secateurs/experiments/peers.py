@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -45,11 +46,14 @@ class Fitted:
         predict_proba: from rows as they were given to `fit`, to [rows, classes] probabilities.
         n_bytes: what the model takes when it is saved.
         seconds: CPU time of the fit, the import of the library not counted.
+        library: what it is made by and the version; None for scikit-learn, which every result
+            tells.
     """
 
     predict_proba: Callable[[Any], NDArray[np.floating]]
     n_bytes: int
     seconds: float
+    library: str | None
 
 
 # --- what libraries leave behind -------------------------------------------------------------
@@ -112,6 +116,7 @@ class _XGBoost:
 
     def __init__(self, seed: int) -> None:
         xgboost = _library("xgboost", "xgboost", extra="tabular")
+        self.library = f"xgboost {xgboost.__version__}"
         self.model = xgboost.XGBClassifier(enable_categorical=True, n_jobs=1, random_state=seed)
 
     def fit(self, X: pd.DataFrame, codes: NDArray[np.integer]) -> None:
@@ -134,6 +139,7 @@ class _CatBoost:
 
     def __init__(self, seed: int) -> None:
         catboost = _library("catboost", "catboost")
+        self.library = f"catboost {catboost.__version__}"
         self.model = catboost.CatBoostClassifier(
             thread_count=1, random_seed=seed, allow_writing_files=False, logging_level="Silent"
         )
@@ -162,6 +168,7 @@ class _RealMLP:
 
     def __init__(self, seed: int) -> None:
         pytabkit = _library("pytabkit", "realmlp")
+        self.library = f"pytabkit {version('pytabkit')}"
         self.model = pytabkit.RealMLP_TD_Classifier(device="cpu", n_threads=1, random_state=seed)
 
     def _table(self, X: pd.DataFrame) -> pd.DataFrame:
@@ -203,6 +210,7 @@ class _TabNet:
 
     def __init__(self, seed: int) -> None:
         tab_model = _library("pytorch_tabnet.tab_model", "tabnet")
+        self.library = f"pytorch-tabnet {version('pytorch-tabnet')}"
         with _undisturbed():  # it seeds torch as soon as it is made
             self.model = tab_model.TabNetClassifier(seed=seed, verbose=0, device_name="cpu")
 
@@ -262,4 +270,9 @@ def fit(name: str, X: Any, codes: NDArray[np.integer], *, seed: int) -> Fitted:
         seconds = time.process_time() - begin
         own = getattr(model, "n_bytes", None)
         saved = own() if own else len(pickle.dumps(getattr(model, "model", model)))
-    return Fitted(predict_proba=model.predict_proba, n_bytes=saved, seconds=seconds)
+    return Fitted(
+        predict_proba=model.predict_proba,
+        n_bytes=saved,
+        seconds=seconds,
+        library=getattr(model, "library", None),
+    )
