@@ -4,6 +4,7 @@
 #   make check   format, lint, types, import floors, spelling
 #   make slow    the long tests          make docs    build the documentation
 #   make bench   the benchmarks          make lock    write constraints.txt anew
+#   make peers   .venv-peers: CatBoost, RealMLP and TabNet to compare with, and their tests
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
@@ -23,7 +24,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 p
 export OMP_WAIT_POLICY ?= passive
 export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 
-.PHONY: help demo test check format slow docs bench lock
+.PHONY: help demo test check format slow docs bench lock peers
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -52,7 +53,7 @@ demo: $(VENV)/.core
 	$(BIN)/secateurs fit sklearn:digits --out runs/demo --compare --overwrite
 
 # Two workers with one thread each: as many busy threads as the smallest machine has cores.
-test slow: export OMP_NUM_THREADS := 1
+test slow peers: export OMP_NUM_THREADS := 1
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n $(WORKERS) $(PYTEST_ARGS)
@@ -79,13 +80,24 @@ bench: $(VENV)/.dev
 	@ls benchmarks/bench_*.py >/dev/null 2>&1 || { echo "there is no benchmarks/bench_*.py" >&2; exit 1; }
 	@set -e; for file in benchmarks/bench_*.py; do echo "== $$file"; $(BIN)/python $$file; done
 
+# An environment of their own: these libraries bring many others. The constraints keep torch and
+# whatever else results depend on the same in both.
+$(VENV)-peers/.peers: pyproject.toml constraints.txt | $(BIN)/python
+	test -x $(VENV)-peers/bin/python || $(BIN)/python -m venv $(VENV)-peers
+	$(VENV)-peers/bin/python -m pip install --quiet -c constraints.txt -e '.[peers]' \
+		pytest hypothesis xdoctest
+	@touch $@
+
+peers: $(VENV)-peers/.peers
+	$(VENV)-peers/bin/python -m pytest tests/experiments/test_peers.py $(PYTEST_ARGS)
+
 # uv only writes the lock; nothing else needs it. Torch is pinned without a local version, so that
-# the one file serves CPU and CUDA builds alike.
+# the one file serves CPU and CUDA builds alike. [dev] is all but [peers].
 lock: | $(BIN)/python
 	test -x $(VENV)-lock/bin/uv || { $(BIN)/python -m venv $(VENV)-lock && \
 		$(VENV)-lock/bin/python -m pip install --quiet uv; }
 	echo 'torch==2.13.0' > $(VENV)-lock/direct.txt
-	$(VENV)-lock/bin/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 \
+	$(VENV)-lock/bin/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \
 		--no-emit-index-url --no-emit-find-links --no-annotate --no-header --upgrade --quiet \
 		-c $(VENV)-lock/direct.txt -o $(VENV)-lock/pins.txt
 	{ echo '# Written by `make lock`. Constraints, not requirements: a line installs nothing by itself.'; \
