@@ -202,8 +202,10 @@ def methods(*, smoke: bool = False) -> dict[str, Method]:
     small = {f"dense {one}": replace(plain, parent=one) for one in PARENTS if "x" in one}
     found |= small | {
         "8 tickets": replace(found["IUNet"], n_tickets=8),
-        "8 tickets, omp-rich": replace(found["omp-rich"], n_tickets=8),
         "8 dense 2x176": replace(small["dense 2x176"], n_tickets=8),
+        # as many as weigh no more than one dense network: a ticket has a bit for every weight
+        "5 tickets": replace(found["IUNet"], n_tickets=5),
+        "6 dense 2x176": replace(small["dense 2x176"], n_tickets=6),
     }
     for r in (2, 4, 16, 32):
         for name in ("IUNet", "omp-rich"):
