@@ -29,8 +29,8 @@ NAMES = (
 def runs(scale: str) -> list[Run]:
     """Return the parent and its tickets, and the parent's part in the choice among dense ones."""
     return [
-        *study.networks(scale, NAMES, splits=3),
-        *study.choosing(scale, ("9x512 dense",), splits=3),
+        *study.networks(scale, NAMES, splits=2),
+        *study.choosing(scale, ("9x512 dense",), splits=2),
     ]
 
 

@@ -40,6 +40,9 @@ CHANGES = {
     "no rewind": {"rewind"},
     "pruned search": {"rewind", "finetune.epochs", "finetune.snapshots"},
     "untrained ticket": {"finetune.epochs", "finetune.snapshots"},
+    "untrained shuffled mask": {"finetune.epochs", "finetune.snapshots", "control"},
+    "untrained top-|start| mask": {"finetune.epochs", "finetune.snapshots", "control"},
+    "untrained, re-initialised": {"finetune.epochs", "finetune.snapshots", "rewind"},
     "shuffled mask": {"control"},
     "top-|start| mask": {"control"},
     "re-initialised": {"rewind"},
@@ -177,6 +180,21 @@ def test_untrained_ticket_is_the_start_masked(make_network, data):
     searched, found = ticket(make_network, data, arm("untrained ticket", IUNET))
     for name, kept in found.mask.items():
         assert torch.equal(found.network.get_parameter(name), searched.start[name] * kept)
+
+
+def test_the_controls_of_the_untrained_ticket_are_untrained(make_network, data):
+    searched, plain = ticket(make_network, data, arm("untrained ticket", IUNET))
+    for name in ("untrained shuffled mask", "untrained top-|start| mask"):
+        _, found = ticket(make_network, data, arm(name, IUNET))
+        assert masks.iou(found.mask, plain.mask) < 1
+        assert masks.kept_per_layer(found.mask) == masks.kept_per_layer(plain.mask)
+        for layer, kept in found.mask.items():
+            assert torch.equal(found.network.get_parameter(layer), searched.start[layer] * kept)
+    _, fresh = ticket(make_network, data, arm("untrained, re-initialised", IUNET))
+    assert masks.iou(fresh.mask, plain.mask) == 1
+    layer = next(iter(plain.mask))
+    kept = plain.mask[layer]
+    assert (fresh.network.get_parameter(layer)[kept] != searched.start[layer][kept]).all()
 
 
 def test_reinitialised_has_the_mask_and_other_weights(make_network, data):
