@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from secateurs.cli import main
@@ -85,6 +86,37 @@ def test_large_tables_get_the_epochs_and_batches_of_the_recipe(design):
     assert large.finetune.epochs < 105
     small = design.cell("default", "kr-vs-kp", 0, config).config
     assert small == config
+
+
+def test_the_best_dense_network_is_chosen_among_those_that_a_split_has(design):
+    sys.path.insert(0, str(FOLDER))
+    try:
+        import study
+    finally:
+        sys.path.remove(str(FOLDER))
+    value = design.VALUE
+    cells = {  # (arm, split): validation, test
+        ("dense", 0): (0.5, 0.9),
+        ("dense 2x128", 0): (0.6, 0.7),
+        ("9x512 dense", 0): (0.7, 0.6),
+        ("dense", 1): (0.5, 0.9),
+        ("dense 2x128", 1): (0.6, 0.7),
+    }
+    common = {"rows.dataset": "d", "seed": 0, "tried": 1}
+    frame = pd.DataFrame(
+        row
+        for (arm, split), (validation, test) in cells.items()
+        for row in (
+            {"arm": f"choosing: {arm}", "rows.split": split, f"validation.{value}": validation,
+             f"test.{value}": 0.0, **common},
+            {"arm": arm, "rows.split": split, f"test.{value}": test, **common},
+        )
+    )  # fmt: skip
+    best = pd.concat(study.best_dense(frame)).sort_values("rows.split")
+    assert best["chosen_arm"].tolist() == ["9x512 dense", "dense 2x128"]
+    assert best[f"test.{value}"].tolist() == [0.6, 0.7]
+    assert best["tried"].tolist() == [3, 2]
+    assert set(best["arm"]) == {study.BEST}
 
 
 def test_probes_ask_for_their_tickets():
