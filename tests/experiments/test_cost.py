@@ -2,6 +2,10 @@
 
 from dataclasses import replace
 
+import pandas as pd
+import pytest
+
+from secateurs.experiments import cost, peers
 from secateurs.experiments.arms import arm
 from secateurs.experiments.cost import estimate
 from secateurs.experiments.spec import PeerCell, Rows, TicketCell, needs
@@ -21,3 +25,44 @@ def test_an_estimate_grows_with_the_work():
     assert estimate(search) > 0
     assert estimate(PeerCell(rows=ROWS)) < estimate(dense)
     assert estimate(PeerCell(rows=Rows(dataset="sklearn:nothing"))) == 0
+
+
+@pytest.mark.parametrize("model", peers.PEERS)
+def test_a_peer_costs_more_on_more_rows(model):
+    small, large = (
+        PeerCell(rows=Rows(dataset=name), model=model)
+        for name in ("sklearn:wine", "sklearn:digits")
+    )
+    assert 0 < estimate(small) < estimate(large)
+
+
+def test_the_number_of_classes_counts_where_each_has_an_output():
+    names = ("sklearn:breast_cancer", "sklearn:wine", "sklearn:digits")
+    assert [cost._n_outputs(Rows(dataset=name)) for name in names] == [1, 3, 10]
+    unnamed = Rows(dataset="sklearn:wine", target="nothing")
+    assert cost._n_outputs(unnamed) == 1
+
+
+def test_a_target_that_cannot_be_counted_stops_nothing(tmp_path):
+    path = tmp_path / "lists.parquet"
+    pd.DataFrame({"a": range(9), "target": [[1, 2]] * 9}).to_parquet(path)
+    assert estimate(PeerCell(rows=Rows(dataset=str(path)), model="catboost")) > 0
+
+
+# Core-seconds of one fit each, by training rows, columns and classes (one output for two).
+MEASURED = {
+    (800, 20, 1): {"random_forest": 0.11, "xgboost": 0.05, "catboost": 3.7, "realmlp": 5.8},
+    (676, 18, 4): {"random_forest": 0.13, "xgboost": 0.08, "catboost": 2.4, "realmlp": 6.2},
+    (2556, 36, 1): {"xgboost": 0.08, "catboost": 3.0, "realmlp": 17.9, "tabnet": 5.4},
+    (4099, 20, 1): {"random_forest": 0.82, "catboost": 3.4, "realmlp": 38.1, "tabnet": 4.1},
+    (1601, 216, 10): {"xgboost": 1.2, "catboost": 125.6, "realmlp": 33.5, "tabnet": 6.7},
+    (5000, 14, 1): {"random_forest": 0.48, "xgboost": 0.11, "catboost": 8.8, "tabnet": 5.5},
+    (20000, 6, 3): {"random_forest": 1.34, "xgboost": 0.44, "catboost": 4.6, "tabnet": 26.5},
+}
+
+
+def test_peers_are_estimated_as_they_were_measured():
+    for shape, seconds in MEASURED.items():
+        for model, taken in seconds.items():
+            ratio = cost._PEER_SECONDS[model](*shape) / taken
+            assert 1 / 3 < ratio < 3, (shape, model, ratio)

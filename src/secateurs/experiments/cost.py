@@ -1,13 +1,14 @@
 """What a cell will take, told before hours are spent: steps, and the time of a step tried out."""
 
+from collections.abc import Callable
 from functools import lru_cache
+from math import ceil
 
-import pandas as pd
 import torch
 
 from secateurs import tabular, training
 from secateurs.data.batches import Data, batch_spans
-from secateurs.data.tables import read_table
+from secateurs.data.tables import Table, read_table
 from secateurs.errors import InputError
 from secateurs.experiments import probes
 from secateurs.experiments.record import one_thread
@@ -17,6 +18,18 @@ from secateurs.training import PhaseConfig
 __all__ = ["estimate"]
 
 _STEP = 128
+
+_PEER_SECONDS: dict[str, Callable[[int, int, int], float]] = {
+    "majority": lambda rows, columns, outputs: 1e-7 * rows,
+    "logistic_regression": lambda rows, columns, outputs: 1e-7 * rows * columns * outputs,
+    "random_forest": lambda rows, columns, outputs: 3e-5 * rows * columns**0.5,
+    "xgboost": lambda rows, columns, outputs: outputs * (0.02 + 5e-7 * rows * columns),
+    "catboost": lambda rows, columns, outputs: 1 + columns * (0.06 * outputs + 2e-5 * rows),
+    "realmlp": lambda rows, columns, outputs: ceil(rows / 320) * (2 + 0.01 * columns),
+    "tabnet": lambda rows, columns, outputs: 1e-3 * rows * (1 + columns / 200),
+}
+"""Core-seconds by training rows, columns and outputs (one for two classes), within a factor of
+about three of what was measured on one core of a server, at 700 to 20,000 rows."""
 
 
 @lru_cache(maxsize=256)
@@ -35,16 +48,28 @@ def _step_seconds(widths: tuple[int, ...], n_inputs: int, batch_size: int) -> fl
 @lru_cache(maxsize=1024)
 def _shape(rows: Rows) -> tuple[int, int]:
     """Return training rows and columns, roughly: categories are not counted."""
-    frame = _frame(rows.dataset)
+    frame = _table(rows.dataset).frame
     share = (1 - 1 / rows.test_folds) * (
         1 - 1 / rows.validation_folds if rows.validation_folds else 1
     )
     return max(2, int(len(frame) * share)), max(1, frame.shape[1] - 1)
 
 
+@lru_cache(maxsize=1024)
+def _n_outputs(rows: Rows) -> int:
+    """Return 1 for two classes, else their number; 1 also where the target cannot be told."""
+    table = _table(rows.dataset)
+    target = rows.target or table.target or "target"
+    try:
+        n_classes = int(table.frame[target].nunique())
+    except (KeyError, TypeError):  # no such column, or of lists: the cell will say so
+        return 1
+    return 1 if n_classes <= 2 else n_classes
+
+
 @lru_cache(maxsize=64)
-def _frame(dataset: str) -> pd.DataFrame:
-    return read_table(dataset).frame
+def _table(dataset: str) -> Table:
+    return read_table(dataset)
 
 
 def _probe_steps(cell: ProbeCell) -> float:
@@ -62,7 +87,8 @@ def _probe_steps(cell: ProbeCell) -> float:
 def estimate(cell: Cell) -> float:
     """Return about how many core-seconds a cell takes on this machine.
 
-    From the number of training steps, and the time of a step that is tried out.
+    From the number of training steps, and the time of a step that is tried out; for models of
+    other kinds from what they took elsewhere.
 
     A cell whose table cannot be read costs nothing: it will say so itself.
     """
@@ -75,7 +101,7 @@ def estimate(cell: Cell) -> float:
     if isinstance(cell, ProbeCell):
         return _probe_steps(cell) * _step_seconds(cell.ticket.widths, n_columns, _STEP)
     if isinstance(cell, PeerCell):
-        return 1e-5 * n_rows * (0.01 if cell.model == "majority" else n_columns)
+        return _PEER_SECONDS[cell.model](n_rows, n_columns, _n_outputs(cell.rows))
     phase = cell.search if isinstance(cell, SearchCell) else cell.config.finetune
     passes = 2 if phase.contrastive_weight else 1
     steps = phase.epochs * len(batch_spans(n_rows, phase.batch_size)) * passes
