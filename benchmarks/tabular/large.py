@@ -18,14 +18,16 @@ PUBLISHED: dict[tuple[str, str], float] = {}
 VALUE = design.VALUE
 BASELINE = "dense"
 
-NAMES = ("dense", "dense 2x128", "omp-rich", "IUNet", "shuffled mask")
+CHOICE = ("dense", "dense 2x128", "dense 3x256")
+NAMES = (*CHOICE, "omp-rich", "IUNet", "shuffled mask")
 PEERS = ("majority", "logistic_regression", "xgboost", "catboost", "realmlp")
 
 
 def runs(scale: str) -> list[Run]:
-    """Return the main arms and other models."""
+    """Return the main arms, the choice among three dense networks, and other models."""
     return [
         *study.networks(scale, NAMES, splits=1, of=design.LARGE),
+        *study.choosing(scale, CHOICE, splits=1, of=design.LARGE),
         *study.peers(scale, PEERS, splits=1, of=design.LARGE),
     ]
 

@@ -18,18 +18,18 @@ PUBLISHED: dict[tuple[str, str], float] = {}
 VALUE = design.VALUE
 BASELINE = "9x512 dense"
 
-NAMES = (
-    "9x512 dense",
-    "9x512 IUNet",
-    "9x512 dense, lr 1e-3",
-    "9x512 IUNet, lr 1e-3",
-)
+PRIMARY = ("9x512 dense", "9x512 IUNet")
+"""On every split: the endpoint is named for them."""
+
+SECONDARY = ("9x512 dense, lr 1e-3", "9x512 IUNet, lr 1e-3", "9x512 shuffled mask")
+"""On two splits: each costs as much as all arms of the default parent."""
 
 
 def runs(scale: str) -> list[Run]:
     """Return the parent and its tickets, and the parent's part in the choice among dense ones."""
     return [
-        *study.networks(scale, NAMES, splits=2),
+        *study.networks(scale, PRIMARY),
+        *study.networks(scale, SECONDARY, splits=2),
         *study.choosing(scale, ("9x512 dense",), splits=2),
     ]
 

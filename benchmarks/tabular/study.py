@@ -125,7 +125,13 @@ PRIMARY = (
 """Named before the reporting sets were read."""
 
 SECONDARY = tuple(
-    EndpointSpec(name=f"{arm} - {baseline}", arm=arm, baseline=baseline)
+    EndpointSpec(
+        name=f"{arm} - {baseline}",
+        arm=arm,
+        baseline=baseline,
+        # the product's promise, at another compression, is that nothing is lost
+        margin=0.005 if arm.startswith("IUNet, r = ") else 0.0,
+    )
     for arm, baseline in (
         ("IUNet", "dense"),
         ("IUNet", "omp-rich"),

@@ -12,7 +12,8 @@ from secateurs.experiments.spec import ProbeCell, TicketCell, key, needs
 from secateurs.experiments.store import Store
 
 FOLDER = Path(__file__).parents[2] / "benchmarks" / "tabular"
-TIERS = ("tune", "core", "paper_parent", "ensembles", "curve", "large", "mechanism", "verdict")
+TIERS = ("tune", "core", "paper_parent", "ensembles", "curve", "large", "mechanism", "movement",
+         "verdict")  # fmt: skip
 
 
 @pytest.fixture(scope="module")
