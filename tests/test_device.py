@@ -23,7 +23,7 @@ def afresh():
 
 @pytest.fixture
 def on_amd(monkeypatch, afresh):
-    monkeypatch.setattr(device, "_is_amd", lambda: True)
+    monkeypatch.setattr(device, "_is_amd_avx512", lambda: True)
 
 
 def broken(*_):
@@ -81,7 +81,7 @@ def test_without_an_exact_operator_training_falls_back(
     phase = PhaseConfig(epochs=1, batch_size=32, optimizer=SGD(lr=0.1))
     fallen_back, plain = make_network(), make_network()
     train(fallen_back, data, phase, name="search", seed=0)
-    monkeypatch.setattr(device, "_is_amd", lambda: False)
+    monkeypatch.setattr(device, "_is_amd_avx512", lambda: False)
     train(plain, data, phase, name="search", seed=0)
     for one, other in zip(fallen_back.parameters(), plain.parameters(), strict=True):
         assert torch.equal(one, other)
@@ -92,7 +92,7 @@ def test_training_on_the_fast_layer_stays_close_to_torchs_own(on_amd, make_netwo
     fast, plain = make_network(), make_network()
     train(fast, data, phase, name="search", seed=0)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(device, "_is_amd", lambda: False)
+        patch.setattr(device, "_is_amd_avx512", lambda: False)
         train(plain, data, phase, name="search", seed=0)
     for one, other in zip(fast.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)

@@ -201,8 +201,6 @@ def methods(*, smoke: bool = False) -> dict[str, Method]:
     plain = replace(found["dense, lr 1e-3"], tried=1)
     small = {f"dense {one}": replace(plain, parent=one) for one in PARENTS if "x" in one}
     found |= small | {
-        "8 tickets": replace(found["IUNet"], n_tickets=8),
-        "8 dense 2x176": replace(small["dense 2x176"], n_tickets=8),
         # as many as weigh no more than one dense network: a ticket has a bit for every weight
         "5 tickets": replace(found["IUNet"], n_tickets=5),
         "6 dense 2x176": replace(small["dense 2x176"], n_tickets=6),

@@ -18,7 +18,7 @@ PUBLISHED: dict[tuple[str, str], float] = {}
 VALUE = design.VALUE
 BASELINE = "dense"
 
-NAMES = ("dense", "IUNet", "8 tickets", "8 dense 2x176", "5 tickets", "6 dense 2x176")
+NAMES = ("dense", "IUNet", "5 tickets", "6 dense 2x176")
 PEERS = ("xgboost", "catboost", "realmlp", "tabnet")
 
 

@@ -68,7 +68,7 @@ def test_arms_share_the_search_of_iunet(design):
     for name in ("shuffled mask", "re-initialised", "no rewind", "IUNet, r = 32", "no-prune"):
         assert search[name] == search["IUNet"], name
     assert search["dense"] is None
-    ensemble = design.cell("default", "kr-vs-kp", 0, known["8 tickets"].config, n_tickets=8)
+    ensemble = design.cell("default", "kr-vs-kp", 0, known["5 tickets"].config, n_tickets=5)
     assert ensemble.members[0].search_cell == search["IUNet"]
 
 

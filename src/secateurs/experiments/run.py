@@ -103,12 +103,17 @@ class _Schedule:
         for name, lacking in self.lacks.items():
             for needed in lacking:
                 self.dependants[needed].append(name)
-        # what others wait for and what takes long goes first, so that no core is idle at the end
+        # split by split, since tables pair by split: a run that is stopped has whole ones to show;
+        # then what others wait for and what takes long, so that no core is idle at the end
         self.rank = {
-            name: (-self.cost[name] - sum(self.cost[d] for d in self.dependants[name]), i)
-            for i, name in enumerate(todo)
+            name: (
+                cell.rows.split,
+                -self.cost[name] - sum(self.cost[d] for d in self.dependants[name]),
+                i,
+            )
+            for i, (name, cell) in enumerate(todo.items())
         }
-        self.ready: list[tuple[tuple[float, int], str]] = []
+        self.ready: list[tuple[tuple[int, float, int], str]] = []
         for name, lacking in self.lacks.items():
             if not lacking:
                 self.push(name)
