@@ -23,6 +23,7 @@ from sklearn.utils import compute_class_weight
 import secateurs as sc
 from secateurs import estimator as estimator_module
 from secateurs import model_directory, recipes, training
+from secateurs.command.comparison import folder_bytes
 from secateurs.data.tables import check_classes
 from secateurs.errors import CollapseWarning, InputError, TimeLimitWarning
 from secateurs.estimator import TicketClassifier, TicketRegressor
@@ -532,6 +533,7 @@ def test_bad_validation_rows():
 INVALID = {
     "compression": [0.5, 0, -8, "big", math.nan, math.inf, None, [8], True, 1e9],
     "n_tickets": [0, -1, 1.5, "2", None],
+    "n_jobs": [0, 1.5, "2", True],
     "val_fraction": [1, -0.1, "x", math.nan, None],
     "time_limit": [0, -1, "x", math.nan],
     "preset": ["x", 3, ["paper"]],
@@ -759,6 +761,23 @@ def test_members_are_averaged_and_counted(snapshots, n_tickets):
     assert clf.summary_["bytes"] == stored
     assert len({id(mask) for mask in clf.masks_}) == n_tickets
     assert set(clf.history_["ticket"]) == set(range(n_tickets))
+
+
+@pytest.mark.parametrize("columns", [20, 200])
+@pytest.mark.parametrize(("compression", "n_tickets"), [(8, 6), (16, 9), (32, 12)])
+def test_an_ensemble_takes_the_bytes_of_one_dense_network(
+    columns, compression, n_tickets, tmp_path
+):
+    X, y = numbers(20, columns)
+    untrained = {"search_epochs": 0, "finetune_epochs": 0, "widths": (512, 512)}
+    bytes_of = []
+    for r, n in ((1, 1), (compression, n_tickets)):
+        clf = classifier(compression=r, n_tickets=n, **untrained).fit(X, y)
+        clf.save(tmp_path / f"{r}")
+        bytes_of.append(folder_bytes(tmp_path / f"{r}"))
+        assert 0.95 * bytes_of[-1] < clf.summary_["bytes"] < bytes_of[-1]
+    dense, several = bytes_of
+    assert 0.9 < several / dense < 1.05
 
 
 def test_regression_averages_members():

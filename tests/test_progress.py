@@ -54,3 +54,36 @@ def test_bar_on_a_terminal(capsys, monkeypatch, title):
         assert (search.completed, search.total) == (2, 2)
         assert (finetune.completed, finetune.total) == (1, 5)
     assert "2 epochs" not in capsys.readouterr().err  # no plain lines beside the bar
+
+
+def ended(epochs=2, seconds=1.5):
+    rows = [{**row("search", i), "seconds": seconds} for i in range(1, epochs + 1)]
+    return [*rows, {**row("finetune", 1, loss=0.25), "seconds": seconds}]
+
+
+def test_ends_of_tickets_that_run_side_by_side(capsys):
+    with PhaseProgress() as progress:
+        progress.side_by_side(3, done=0)
+        progress.ended("ticket 2/3", history=ended())
+        progress.ended("ticket 1/3", history=ended(epochs=1)[:1])
+        progress.ended("ticket 3/3", history=[])
+    assert capsys.readouterr() == (
+        "",
+        "ticket 2/3: 2 search and 1 finetune epochs, loss 0.2500, 4 s\n"
+        "ticket 1/3: 1 search epochs, loss 0.5000, 2 s\n"
+        "ticket 3/3: no epochs, 0 s\n",
+    )
+
+
+def test_bar_of_tickets_that_run_side_by_side(capsys, monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setattr(sys.stderr, "isatty", types.MethodType(lambda _: True, sys.stderr))
+    with PhaseProgress("ticket 1/3") as progress:
+        progress(row("search", 1), 1)  # the one that chooses for all
+        progress.side_by_side(3, done=1)
+        progress.ended("ticket 3/3", history=ended())
+        _, tickets = progress.bar.tasks
+        assert (tickets.description, tickets.completed, tickets.total) == ("tickets", 2, 3)
+        assert tickets.fields["loss"] == "loss 0.2500"
+    assert "ticket 3/3" not in capsys.readouterr().err

@@ -115,7 +115,7 @@ def _is_amd_avx512() -> bool:
 
 @contextmanager
 def _exact(device: torch.device) -> Iterator[None]:
-    # by what the CPU is and not by a stopwatch: the choice must be the same in every run on a machine
+    # by what the CPU is and not by a stopwatch: a machine must choose the same in every run
     fast = device.type == "cpu" and _is_amd_avx512() and onednn_is_exact()
     with _FastLinear() if fast else nullcontext():
         yield

@@ -212,7 +212,8 @@ def unpack(
         tensors: as packed.
         sizes: inputs, outputs and hidden widths of every member.
         mask_indices: which of the masks each member has.
-        dropout, skip: of every member's `MLP`.
+        dropout: of every member's `MLP`.
+        skip: of every member's `MLP`.
 
     Raises:
         ValueError, KeyError: the tensors are not those of the networks.

@@ -153,6 +153,12 @@ def check(parameters: Mapping[str, Any]) -> None:
             "checkpoint_dir needs an integer random_state, since a resumed fit must draw the "
             f"same numbers, got random_state={state!r}"
         )
+    jobs = plain(get("n_jobs"))
+    if jobs is not None and (not isinstance(jobs, int) or isinstance(jobs, bool) or not jobs):
+        raise InputError(
+            "n_jobs must be a positive integer, -1 for all cores (-2 for all but one, ...) or "
+            f"None for 1, got {jobs!r}"
+        )
     devices.pick(get("device"))
 
 

@@ -1,7 +1,12 @@
-"""A live line for each phase on a terminal, one plain line at its end elsewhere."""
+"""A live line for each phase on a terminal, one plain line at its end elsewhere.
+
+Of tickets that are trained side by side, only the end of each is told.
+"""
 
 import sys
 import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 from rich.console import Console
@@ -59,6 +64,29 @@ class PhaseProgress:
         self.line = f"{name}: {done} epochs, {loss}, {elapsed:.0f} s"
         if row["epoch"] == epochs:
             self._say()
+
+    def side_by_side(self, total: int, *, done: int) -> None:
+        """Show how many of the tickets are found; `ended` is called for each of the others."""
+        self._say()
+        if self.bar is not None:
+            self.tasks[""] = self.bar.add_task("tickets", total=total, completed=done, loss="")
+
+    def ended(self, name: str, *, history: Sequence[Mapping[str, Any]]) -> None:
+        """Show that a ticket has come to its end.
+
+        Args:
+            name: of the ticket.
+            history: its rows, one an epoch.
+        """
+        loss = f"loss {history[-1]['loss']:.4f}" if history else ""
+        if self.bar is not None:
+            self.bar.update(self.tasks[""], advance=1, loss=loss)
+            return
+        epochs = Counter(row["phase"] for row in history)
+        seconds = sum(row["seconds"] for row in history)
+        phases = " and ".join(f"{n} {phase}" for phase, n in epochs.items()) or "no"
+        self.line = ", ".join(filter(None, (f"{name}: {phases} epochs", loss, f"{seconds:.0f} s")))
+        self._say()
 
     def _say(self) -> None:
         """Print the plain line of a phase that has come to its end."""

@@ -79,7 +79,7 @@ def test_what_decides_the_result_is_in_the_identity(other):
 
 
 def test_what_does_not_is_not():
-    settings = {"checkpoint_dir": "elsewhere", "device": "cpu", "verbose": 1}
+    settings = {"checkpoint_dir": "elsewhere", "device": "cpu", "n_jobs": 2, "verbose": 1}
     assert sorted(settings) == sorted(NOT_IDENTITY)
     found = identity(X.copy(), Y.copy(), TicketClassifier(**settings))
     assert found == identity(X, Y, TicketClassifier())

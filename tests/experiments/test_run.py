@@ -102,8 +102,8 @@ def test_everything_is_done_once_and_the_second_time_nothing(store):
 
 def test_searches_come_before_what_needs_them_and_the_longest_first(store):
     many = [ticket(0, r) for r in (2.0, 4.0, 8.0)]
-    one = [ticket(1, 2.0)]
-    long = [ticket(2, 2.0, epochs=200)]
+    one = [ticket(0, 2.0, widths=(4, 4))]
+    long = [ticket(0, 2.0, epochs=200, widths=(16, 16))]
     started = []
     run([peer(), *one, *many, *long], store, progress=lambda now: started.extend(now.running))
     order = list(dict.fromkeys(started))
@@ -112,6 +112,15 @@ def test_searches_come_before_what_needs_them_and_the_longest_first(store):
     for cells, search in zip((long, many, one), searches, strict=True):
         assert all(order.index(search) < order.index(title(cell)) for cell in cells)
     assert order.index(title(peer())) > order.index(searches[-1])
+
+
+def test_splits_come_one_after_another_whatever_they_cost(store):
+    cells = [ticket(2, 2.0, epochs=200), peer(1), ticket(1, 2.0), peer(0)]
+    started = []
+    run(cells, store, progress=lambda now: started.extend(now.running))
+    splits = [name.split(" split ")[1][0] for name in started]
+    assert splits == sorted(splits)
+    assert set(splits) == {"0", "1", "2"}
 
 
 def test_a_cell_that_fails_stops_no_other_and_is_tried_again(store):

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 __all__ = ["NOT_IDENTITY", "PAGE", "check_free", "identity", "ship", "workspace"]
 
-NOT_IDENTITY = ("checkpoint_dir", "device", "verbose")
+NOT_IDENTITY = ("checkpoint_dir", "device", "n_jobs", "verbose")
 """Parameters that an interrupted fit may change when it continues."""
 
 PAGE = "report.html"

@@ -5,7 +5,6 @@ import os
 import signal
 import socket
 import threading
-import time
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, CancelledError, Future, ThreadPoolExecutor
@@ -22,6 +21,7 @@ from secateurs.experiments import cells as computing
 from secateurs.experiments.cells import Status
 from secateurs.experiments.spec import Cell
 from secateurs.experiments.store import Store
+from secateurs.workers import end_with
 
 __all__ = ["RETRIES", "SPARE", "Engine", "engine"]
 
@@ -53,16 +53,10 @@ def _serial(root: Path, device: str | None) -> Iterator[Engine]:
     yield Engine(submit, lambda: 1)
 
 
-def _end_with(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os._exit(1)  # the locks that it held are the system's to open
-
-
 def _begin_worker(parent: int) -> None:
     """Let a worker live exactly as long as its parent; Ctrl-C is the parent's to act on."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    end_with(parent)
 
 
 def _block_interrupts() -> None:
