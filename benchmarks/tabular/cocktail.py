@@ -37,7 +37,7 @@ COCKTAIL, ON_TOP = "dense, cocktail", "IUNet, cocktail"
 BASELINE = DENSE
 
 N_CONFIGURATIONS, SEED = 30, 2021
-SPLITS = {"smoke": 1, "small": 2, "paper": study.SPLITS["paper"]}
+SPLITS = {"smoke": 1, "small": 1, "paper": study.SPLITS["paper"]}
 
 ENDPOINTS = (
     EndpointSpec(name="regularisers", arm=COCKTAIL, baseline=DENSE),

@@ -28,5 +28,5 @@ def runs(scale: str) -> list[Run]:
 
 
 def table(frame: pd.DataFrame) -> Sequence[Block]:
-    """Return endpoints, arms and regimes."""
-    return study.results(frame, BASELINE)
+    """Return endpoints, arms, regimes, and what is forgotten at each compression."""
+    return [*study.results(frame, BASELINE), study.forgetting(study.tested(frame))]

@@ -22,15 +22,18 @@ SMOKE = ("sklearn:wine", "sklearn:breast_cancer")
 TUNING = ("credit-g", "vehicle", "cnae-9", "arrhythmia")
 TUNING_SPLITS = (100, 101, 102)
 REPORTING = ("australian", "kr-vs-kp", "mfeat-factors", "sylvine")
+LARGE = ("bank-marketing", "adult", "connect-4", "walking-activity")
+APART = ("kc1", "skin-segmentation")
+"""Half of the rows of one and most of the other's occur more than once: shown apart."""
+
 ROWS = {
     "bank-marketing": 45_211,
     "adult": 48_842,
     "connect-4": 67_557,
     "walking-activity": 149_332,
+    "skin-segmentation": 245_057,
 }
-LARGE = tuple(ROWS)
-DUPLICATED = ("kc1", "skin-segmentation")
-"""Most of their rows occur more than once: shown apart."""
+"""Rows of tables that are large enough for the recipe to adapt."""
 
 PARENTS = {
     "default": PRESETS["default"].widths,
@@ -81,7 +84,7 @@ def cell(
 
     Large tables get the epochs and batches of the default recipe, which depend on the rows.
     """
-    if dataset in LARGE:
+    if dataset in ROWS:
         recipe = resolve(int(0.8 * ROWS[dataset]), preset=None, regime=None, given={})
         config = replace(
             config,

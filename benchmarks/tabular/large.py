@@ -1,4 +1,7 @@
-"""Tier "large": the four large reporting sets, one split, with the recipe's own epochs and batches.
+"""Tier "large": the large reporting sets, one split, with the recipe's own epochs and batches.
+
+Apart from them, kc1 and skin-segmentation: many of their rows occur more than once, and identical
+rows stand on one side of every split.
 
 secateurs paper benchmarks/tabular/large.py --out runs/tabular --scale small
 """
@@ -11,6 +14,7 @@ import study
 
 from secateurs.experiments.spec import Run
 from secateurs.report.page import Block
+from secateurs.report.tables import arms_by_dataset
 
 TITLE = "Tables: the large sets"
 CLAIM = "What holds on small tables holds on large ones."
@@ -18,6 +22,7 @@ PUBLISHED: dict[tuple[str, str], float] = {}
 VALUE = design.VALUE
 BASELINE = "dense"
 
+SETS = (*design.LARGE, *design.APART)
 CHOICE = ("dense", "dense 2x128", "dense 3x256")
 NAMES = (*CHOICE, "omp-rich", "IUNet", "shuffled mask")
 PEERS = ("majority", "logistic_regression", "xgboost", "catboost", "realmlp")
@@ -26,12 +31,18 @@ PEERS = ("majority", "logistic_regression", "xgboost", "catboost", "realmlp")
 def runs(scale: str) -> list[Run]:
     """Return the main arms, the choice among three dense networks, and other models."""
     return [
-        *study.networks(scale, NAMES, splits=1, of=design.LARGE),
-        *study.choosing(scale, CHOICE, splits=1, of=design.LARGE),
-        *study.peers(scale, PEERS, splits=1, of=design.LARGE),
+        *study.networks(scale, NAMES, splits=1, of=SETS),
+        *study.choosing(scale, CHOICE, splits=1, of=SETS),
+        *study.peers(scale, PEERS, splits=1, of=SETS),
     ]
 
 
 def table(frame: pd.DataFrame) -> Sequence[Block]:
-    """Return endpoints, arms and regimes."""
-    return study.results(frame, BASELINE)
+    """Return endpoints, arms and regimes, and the sets whose rows repeat apart."""
+    apart = frame["rows.dataset"].isin(design.APART)
+    blocks = study.results(frame[~apart], BASELINE)
+    if apart.any():
+        test = study.tested(frame[apart])
+        names = list(dict.fromkeys(test["arm"]))
+        blocks.append(arms_by_dataset(test, VALUE, arms=names, title="Sets whose rows repeat"))
+    return blocks

@@ -6,7 +6,6 @@ secateurs paper benchmarks/tabular/mechanism.py --out runs/tabular --scale small
 from collections.abc import Sequence
 
 import design
-import numpy as np
 import pandas as pd
 import study
 
@@ -22,7 +21,8 @@ PUBLISHED: dict[tuple[str, str], float] = {}
 VALUE = design.VALUE
 
 NAMES = ("IUNet", "no-ILO", "no-PIS", "no-PIS, matched lr", "omp-rich", "omp-paper",
-         "shuffled mask", "top-|start| mask", "dense")  # fmt: skip
+         "shuffled mask", "top-|start| mask", "dense",
+         "IUNet, r = 2", "IUNet, r = 32", "omp-rich, r = 32")  # fmt: skip
 NETWORKS = ("start", "searched", "untrained", "fresh.mean", "trained")
 
 
@@ -119,23 +119,5 @@ def table(frame: pd.DataFrame) -> Sequence[Block]:
             "mask with that of the layer's largest initial weights.",
         )
     )
-    blocks.append(_forgetting(frame))
+    blocks.append(study.forgetting(frame))
     return blocks
-
-
-def _forgetting(frame: pd.DataFrame) -> Table:
-    """Return the recall of the smallest and the largest class of each set, by arm."""
-    cells = frame[frame["test_recall"].notna()] if "test_recall" in frame else frame[:0]
-    rows: list[list[Cell]] = []
-    for arm in dict.fromkeys(cells["arm"]):
-        of_arm = cells[cells["arm"] == arm]
-        worst = of_arm["test_recall"].map(lambda r: np.nanmin(np.array(r, dtype=float)))
-        best = of_arm["test_recall"].map(lambda r: np.nanmax(np.array(r, dtype=float)))
-        by_set = [100 * v.groupby(of_arm["rows.dataset"]).mean() for v in (worst, best)]
-        rows.append([arm, *(Value(v.mean(), error=v.sem()) for v in by_set)])
-    return Table(
-        title="Recall of the worst and of the best class",
-        columns=["arm", "worst class %", "best class %"],
-        rows=rows,
-        note='Test rows, argmax; "selective forgetting" (section 3.2.1) would lower the first.',
-    )

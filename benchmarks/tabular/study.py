@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 
 import design
+import numpy as np
 import pandas as pd
 
 from secateurs.experiments.spec import PeerCell, Rows, Run
-from secateurs.report.page import Block
+from secateurs.report.page import Block, Cell, Table, Value
 from secateurs.report.tables import (
     DATASET,
     SPLIT,
@@ -223,3 +224,21 @@ def results(frame: pd.DataFrame, baseline: str) -> list[Block]:
         regime_by_dataset(test, arms=names, title="Regime of the searches"),
     ]  # fmt: skip
     return blocks
+
+
+def forgetting(frame: pd.DataFrame) -> Table:
+    """Return the recall of the smallest and the largest class of each set, by arm."""
+    cells = frame[frame["test_recall"].notna()] if "test_recall" in frame else frame[:0]
+    rows: list[list[Cell]] = []
+    for arm in dict.fromkeys(cells["arm"]):
+        of_arm = cells[cells["arm"] == arm]
+        worst = of_arm["test_recall"].map(lambda r: np.nanmin(np.array(r, dtype=float)))
+        best = of_arm["test_recall"].map(lambda r: np.nanmax(np.array(r, dtype=float)))
+        by_set = [100 * v.groupby(of_arm["rows.dataset"]).mean() for v in (worst, best)]
+        rows.append([arm, *(Value(v.mean(), error=v.sem()) for v in by_set)])
+    return Table(
+        title="Recall of the worst and of the best class",
+        columns=["arm", "worst class %", "best class %"],
+        rows=rows,
+        note='Test rows, argmax; "selective forgetting" (section 3.2.1) would lower the first.',
+    )
