@@ -99,6 +99,8 @@ def build_parser() -> argparse.ArgumentParser:
     paper.add_argument("file", metavar="FILE", type=Path, help="such as papers/iunet/table_4.py")
     told = "smoke proves that it runs, small is evidence for a day, paper is the whole"
     paper.add_argument("--scale", choices=SCALES, required=True, help=told)
+    told = "only the first N splits of each data set; by default all of the scale"
+    paper.add_argument("--splits", metavar="N", type=int, help=told)
     _add_options(paper)
 
     report = verb("report", _report, "write one page about everything in a store")
@@ -415,7 +417,8 @@ def _run(args: argparse.Namespace) -> int:
 def _paper(args: argparse.Namespace) -> int:
     from secateurs.command.experiments import run_paper
 
-    return 0 if run_paper(args.file, args.out, args.scale, _options(args)) else 3
+    done = run_paper(args.file, args.out, args.scale, _options(args), splits=args.splits)
+    return 0 if done else 3
 
 
 def _report(args: argparse.Namespace) -> None:

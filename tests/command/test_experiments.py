@@ -217,6 +217,22 @@ def test_finished_runs_choose_what_runs_next(choosing, tmp_path, capsys):
     assert Store(out).plans() == [plan]
 
 
+def test_only_the_first_splits_of_each_data_set(choosing, tmp_path, capsys):
+    out = tmp_path / "runs"
+    whole = "    assert len(frame) == len(runs(scale))\n"
+    choosing.write_text(CHOOSING.replace("split=i", "split=100 + i").replace(whole, ""))
+    command = ["paper", str(choosing), "--out", str(out), "--scale", "small", "--jobs", "1"]
+    assert main([*command, "--splits", "1"]) == 0
+    assert "3 cells done, 0 before, 0 failed" in capsys.readouterr().out
+    (plan,) = Store(out).plans()
+    assert plan["command"].endswith("--scale small --splits 1")
+    assert set(Store(out).frame(plan["runs"])["rows.split"]) == {100}
+    assert main([*command, "--splits", "2"]) == 0
+    assert "3 cells done, 3 before, 0 failed" in capsys.readouterr().out
+    assert main([*command, "--splits", "0"]) == 2
+    assert "--splits must be at least 1, got 0" in capsys.readouterr().err
+
+
 def test_runs_of_which_some_failed_choose_nothing(choosing, tmp_path, capsys):
     out = tmp_path / "runs"
     choosing.write_text(CHOOSING.replace('dataset="sklearn:iris", split=i', (

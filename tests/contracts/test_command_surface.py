@@ -37,7 +37,7 @@ SURFACE = {
     "predict": ["MODEL", "DATA", "--out FILE!"],
     "evaluate": ["MODEL", "DATA", "--target COLUMN", "--json"],
     "run": ["SPEC", "--set a.b=JSON", *ENGINE],
-    "paper": ["FILE", "--scale {smoke,small,paper}!", *ENGINE],
+    "paper": ["FILE", "--scale {smoke,small,paper}!", "--splits N", *ENGINE],
     "report": ["RUNS", "--out FILE!"],
     "list": ["[{networks,criteria,objectives,measures,datasets,runs}]", "[DIR]"],
 }

@@ -198,14 +198,38 @@ def _then(
     )
 
 
-def run_paper(file: Path, out: Path, scale: str, options: Options) -> bool:
+def _first_splits(runs: Sequence[Run], n: int) -> list[Run]:
+    """Return the runs on the first n splits of each data set."""
+    if n < 1:
+        raise InputError(f"--splits must be at least 1, got {n}; leave it out for all")
+    splits: dict[str, set[int]] = {}
+    for one in runs:
+        splits.setdefault(one.cell.rows.dataset, set()).add(one.cell.rows.split)
+    kept = {dataset: sorted(known)[:n] for dataset, known in splits.items()}
+    return [one for one in runs if one.cell.rows.split in kept[one.cell.rows.dataset]]
+
+
+def run_paper(
+    file: Path, out: Path, scale: str, options: Options, *, splits: int | None = None
+) -> bool:
     """Run one table or figure of a paper; return whether no cell failed.
 
+    Args:
+        file: what `load_paper` reads.
+        out: store to fill.
+        scale: passed to the file.
+        options: where and how.
+        splits: only so many splits of each data set, the first ones; None is all of the scale.
+
     Raises:
-        InputError: the file cannot be used, or the store cannot be written.
+        InputError: the file cannot be used, the store cannot be written, or `splits` is below 1.
     """
     paper = load_paper(file)
     runs: list[Run] = paper.runs(scale)
+    command = f"secateurs paper {file} --out {out} --scale {scale}"
+    if splits is not None:
+        runs = _first_splits(runs, splits)
+        command += f" --splits {splits}"
     plan = Plan(
         name=f"{file.stem}-{scale}",
         title=paper.TITLE,
@@ -214,7 +238,7 @@ def run_paper(file: Path, out: Path, scale: str, options: Options) -> bool:
         value=getattr(paper, "VALUE", "balanced_accuracy"),
         baseline=getattr(paper, "BASELINE", ""),
         published=paper.PUBLISHED,
-        command=f"secateurs paper {file} --out {out} --scale {scale}",
+        command=command,
         stamp=SMOKE if scale == "smoke" else "",
     )
     store = Store(out)
