@@ -1,12 +1,12 @@
 """What the tiers of the study share: which cells a list of methods makes, and their tables."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import design
 import numpy as np
 import pandas as pd
 
-from secateurs.experiments.spec import PeerCell, Rows, Run
+from secateurs.experiments.spec import PeerCell, Rows, Run, TicketCell
 from secateurs.report.page import Block, Cell, Table, Value
 from secateurs.report.tables import (
     DATASET,
@@ -39,23 +39,9 @@ def networks(
     of: Sequence[str] = design.REPORTING,
 ) -> list[Run]:
     """Return the named methods, trained on 80% of the rows and tested on the rest."""
-    known = design.methods(smoke=scale == "smoke")
     return [
-        Run(
-            cell=design.cell(
-                known[name].parent,
-                dataset,
-                split,
-                known[name].config,
-                n_tickets=known[name].n_tickets,
-                smoke=scale == "smoke",
-            ),
-            arm=name,
-            tried=known[name].tried,
-        )
-        for split in range(_n_splits(scale, splits))
-        for dataset in sets(scale, of)
-        for name in names
+        Run(cell=_cell(scale, one, dataset, split), arm=name, tried=one.tried)
+        for dataset, split, name, one in _methods(scale, names, splits, of)
     ]
 
 
@@ -67,23 +53,34 @@ def choosing(
     of: Sequence[str] = design.REPORTING,
 ) -> list[Run]:
     """Return the runs on validation rows by which the best of several is chosen on every split."""
-    known = design.methods(smoke=scale == "smoke")
     return [
-        Run(
-            cell=design.cell(
-                known[name].parent,
-                dataset,
-                split,
-                known[name].config,
-                validation=True,
-                smoke=scale == "smoke",
-            ),
-            arm=f"{CHOOSING}{name}",
-        )
-        for split in range(_n_splits(scale, splits))
-        for dataset in sets(scale, of)
-        for name in names
+        Run(cell=_cell(scale, one, dataset, split, validation=True), arm=f"{CHOOSING}{name}")
+        for dataset, split, name, one in _methods(scale, names, splits, of)
     ]
+
+
+def _methods(
+    scale: str, names: Sequence[str], splits: int | None, of: Sequence[str]
+) -> Iterator[tuple[str, int, str, design.Method]]:
+    known = design.methods(smoke=scale == "smoke")
+    for split in range(_n_splits(scale, splits)):
+        for dataset in sets(scale, of):
+            for name in names:
+                yield dataset, split, name, known[name]
+
+
+def _cell(
+    scale: str, method: design.Method, dataset: str, split: int, *, validation: bool = False
+) -> TicketCell:
+    return design.cell(
+        method.parent,
+        dataset,
+        split,
+        method.config,
+        validation=validation,
+        n_tickets=method.n_tickets,
+        smoke=scale == "smoke",
+    )
 
 
 def peers(

@@ -13,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 from secateurs.errors import InputError
 
-__all__ = ["Precision", "arithmetic", "onednn_is_exact", "pick"]
+__all__ = ["Precision", "arithmetic", "one_thread", "onednn_is_exact", "pick"]
 
 Precision = Literal["fp32", "bf16"]
 
@@ -37,6 +37,22 @@ def pick(device: str | torch.device | None) -> torch.device:
             f"device must be one that this machine has, such as 'cpu' or 'cuda', got {device!r}"
         ) from err
     return found
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch use one thread: more add up sums in another order, and fight with other workers.
+
+    >>> with one_thread():
+    ...     torch.get_num_threads()
+    1
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class _OneDnnLinear(torch.autograd.Function):

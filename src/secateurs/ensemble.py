@@ -84,17 +84,6 @@ class Members:
         )
 
 
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Let torch use one thread: sums over several are added up in another order."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def _processes(n_jobs: int | None, n_tickets: int, where: torch.device) -> int:
     """Return how many processes train; 1 is this one.
 
@@ -150,7 +139,7 @@ def find_ensemble(
         if progress is not None and n_tickets > 1:
             progress.title = f"ticket {i + 1}/{n_tickets}"
         limit = _share(deadline, rounds)
-        with _one_thread() if where.type == "cpu" and n_tickets > 1 else nullcontext():
+        with devices.one_thread() if where.type == "cpu" and n_tickets > 1 else nullcontext():
             return members.find(
                 i, data, compressions, view=view, time_limit=limit, progress=progress
             )
@@ -206,7 +195,7 @@ def _find(
     """Find one ticket in a worker process, in its share of the time: all have the same clock."""
     end_with(parent)
     data = _to_data(arrays)
-    with warnings.catch_warnings(record=True) as caught, _one_thread():
+    with warnings.catch_warnings(record=True) as caught, devices.one_thread():
         warnings.simplefilter("always")  # the parent's filters are to decide
         view = None if members.view is None else members.view(data.train[0])
         limit = _share(deadline, rounds)

@@ -21,7 +21,6 @@ from secateurs.errors import InputError
 from secateurs.experiments import material, peers, probes, trained
 from secateurs.experiments.record import (
     environment,
-    one_thread,
     peak_memory,
     predict_seconds,
     reset_peak_memory,
@@ -325,7 +324,7 @@ def _compute(cell: Cell, store: Store, device: str | None) -> Outcome:
     where = devices.pick("cpu" if isinstance(cell, PeerCell) else device)
     if where.type == "cuda":
         torch.cuda.reset_peak_memory_stats(where)
-    with one_thread():
+    with devices.one_thread():
         if isinstance(cell, SearchCell):
             outcome = _search(cell, store, where)
         elif isinstance(cell, TicketCell):

@@ -6,12 +6,12 @@ from math import ceil
 
 import torch
 
+from secateurs import device as devices
 from secateurs import tabular, training
 from secateurs.data.batches import Data, batch_spans
 from secateurs.data.tables import Table, read_table
 from secateurs.errors import InputError
 from secateurs.experiments import probes
-from secateurs.experiments.record import one_thread
 from secateurs.experiments.spec import Cell, PeerCell, ProbeCell, Rows, SearchCell, TicketCell
 from secateurs.training import PhaseConfig
 
@@ -40,7 +40,7 @@ def _step_seconds(widths: tuple[int, ...], n_inputs: int, batch_size: int) -> fl
     y = torch.randint(2, (len(x),), generator=generator)
     network = tabular.start_network(n_inputs, 2, widths, seed=0)
     phase = PhaseConfig(epochs=2, batch_size=batch_size)
-    with one_thread():
+    with devices.one_thread():
         done = training.train(network, Data(train=(x, y)), phase, name="estimate", seed=0)
     return float(done.history[-1]["seconds"]) / 3
 

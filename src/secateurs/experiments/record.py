@@ -4,20 +4,19 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 if sys.platform != "win32":
     import resource
 
-__all__ = ["environment", "one_thread", "peak_memory", "predict_seconds", "reset_peak_memory"]
+__all__ = ["environment", "peak_memory", "predict_seconds", "reset_peak_memory"]
 
 
 @cache
@@ -47,17 +46,6 @@ def environment() -> dict[str, Any]:
         "git": revision,
         "machine": f"{platform.machine()} {platform.system()}",
     }
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """More threads would add up sums in another order, and fight with other workers."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def predict_seconds(predict: Callable[[Any], object], X: Any, *, rows: int = 1_000) -> float:
