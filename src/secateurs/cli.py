@@ -103,9 +103,10 @@ def build_parser() -> argparse.ArgumentParser:
     paper.add_argument("--splits", metavar="N", type=int, help=told)
     _add_options(paper)
 
-    report = verb("report", _report, "write one page about everything in a store")
+    report = verb("report", _report, "write one page, or one table, of everything in a store")
     report.add_argument("runs", metavar="RUNS", type=Path, help="what run or paper filled")
-    report.add_argument("--out", metavar="FILE", type=Path, required=True, help="page to write")
+    told = "page to write, or table of all cells: .csv, .parquet, ..."
+    report.add_argument("--out", metavar="FILE", type=Path, required=True, help=told)
 
     listing = verb("list", _list, "say what there is, by name")
     listing.add_argument("topic", nargs="?", choices=TOPICS, help="everything by default")

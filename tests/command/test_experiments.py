@@ -4,6 +4,7 @@ import html
 import json
 import sys
 
+import pandas as pd
 import pytest
 
 from secateurs.cli import main
@@ -112,6 +113,13 @@ def test_run_fills_a_store_prints_tables_and_writes_the_page(spec, tmp_path, cap
     assert "0 cells done, 6 before" in capsys.readouterr().out
     assert main(["report", str(out), "--out", str(tmp_path / "page.html")]) == 0
     assert "Arms over all data sets" in (tmp_path / "page.html").read_text()
+    for name, read in (("cells.csv", pd.read_csv), ("cells.parquet", pd.read_parquet)):
+        assert main(["report", str(out), "--out", str(tmp_path / name)]) == 0
+        cells = read(tmp_path / name)
+        assert len(cells) == len(Store(out).frame(Store(out).plans()[0]["runs"]))
+        assert set(cells["plan"]) == {"small"}
+        assert {"arm", "rows.dataset", "test.balanced_accuracy"} <= set(cells)
+        assert json.loads(cells["widths"].dropna().iloc[0])
     capsys.readouterr()
     assert main(["list", "runs", str(tmp_path)]) == 0
     assert capsys.readouterr().out == f"{out}  small: 6 of 6 cells begun are finished\n"
@@ -257,6 +265,8 @@ def test_what_is_no_paper_is_refused(tmp_path):
 def test_a_report_of_nothing_is_refused(tmp_path, capsys):
     assert main(["report", str(tmp_path), "--out", str(tmp_path / "a.html")]) == 2
     assert "it has no plan" in capsys.readouterr().err
+    assert main(["report", str(tmp_path), "--out", str(tmp_path / "a.csv")]) == 2
+    assert "no cell of a plan is finished" in capsys.readouterr().err
 
 
 def test_jobs_must_be_positive(spec, tmp_path, capsys):

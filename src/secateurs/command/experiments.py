@@ -15,6 +15,7 @@ from typing import Any
 import pandas as pd
 
 from secateurs import device as devices
+from secateurs.data.tables import SUFFIXES, dump_table
 from secateurs.errors import InputError
 from secateurs.experiments.progress import RunProgress
 from secateurs.experiments.run import Summary, plan_line, run
@@ -257,9 +258,32 @@ def run_paper(
 
 
 def write_report(runs: Path, out: Path) -> None:
-    """Write the page of every plan in a store.
+    """Write the page of every plan in a store, or its finished cells as a table.
+
+    Args:
+        runs: the store.
+        out: a table if its name ends as one (.csv, .parquet, ...): one row a cell and plan; a page
+            otherwise.
 
     Raises:
         InputError: nothing there, or `out` cannot be written.
     """
-    write(out, store_page(Store(runs), heading=runs.name))
+    store = Store(runs)
+    if out.name.endswith(SUFFIXES):
+        dump_table(_cells(store), out)
+    else:
+        write(out, store_page(store, heading=runs.name))
+
+
+def _cells(store: Store) -> pd.DataFrame:
+    """Return the finished cells of every plan; lists, such as widths, as JSON."""
+    frames = [store.frame(plan["runs"]).assign(plan=plan["name"]) for plan in store.plans()]
+    if not any(map(len, frames)):
+        raise InputError(
+            f"{store.root} must be a folder that `secateurs run` or `secateurs paper` filled, but "
+            "no cell of a plan is finished"
+        )
+    cells = pd.concat([frame for frame in frames if len(frame)], ignore_index=True)
+    for name in cells.select_dtypes(object):
+        cells[name] = cells[name].map(lambda v: json.dumps(v) if isinstance(v, tuple) else v)
+    return cells
