@@ -23,7 +23,7 @@ NAMES = (
     *ARMS,
     "dense, lr 1e-3",
     "beta-Lasso",
-    *(f"dense {one}" for one in design.PARENTS if "x" in one),
+    *(one for one in design.DENSE if one.startswith("dense ") and "x" in one),
 )
 PEERS = ("majority", "logistic_regression", "random_forest", "xgboost")
 CHOICE = tuple(name for name in design.DENSE if not name.startswith("9x512"))

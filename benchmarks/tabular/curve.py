@@ -19,7 +19,13 @@ VALUE = design.VALUE
 BASELINE = "dense"
 
 RATIOS = (2, 4, 16, 32)
-NAMES = ("dense", *(f"{name}, r = {r}" for name in ("IUNet", "omp-rich") for r in RATIOS))
+NAMES = (
+    "dense",
+    "dense 2x128",
+    "dense 2x80",
+    *(f"{name}, r = {r}" for name in ("IUNet", "omp-rich") for r in RATIOS),
+    *(f"{name}, r = 32" for name in design.CONTROLS),
+)
 
 
 def runs(scale: str) -> list[Run]:

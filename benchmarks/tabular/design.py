@@ -43,7 +43,12 @@ PARENTS = {
     "9x176": (176,) * 9,
     "3x256": (256,) * 3,
     "2x128": (128,) * 2,
+    # of about as many parameters as a ticket at r = 32, which has the bytes of 2x128
+    "2x80": (80,) * 2,
 }
+
+CONTROLS = ("shuffled mask", "top-|start| mask", "re-initialised")
+"""What a mask is compared with at r = 32, where fewer weights are left to make up for it."""
 
 SMOKE_EPOCHS = 2
 
@@ -212,4 +217,7 @@ def methods(*, smoke: bool = False) -> dict[str, Method]:
         for name in ("IUNet", "omp-rich"):
             config = replace(found[name].config, compression=float(r))
             found[f"{name}, r = {r}"] = replace(found[name], config=config)
+    for name in CONTROLS:
+        config = replace(found[name].config, compression=32.0)
+        found[f"{name}, r = 32"] = replace(found[name], config=config)
     return found

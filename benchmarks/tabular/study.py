@@ -159,6 +159,17 @@ SECONDARY = tuple(
     )
 )
 
+EXPLORATORY = tuple(
+    EndpointSpec(name=f"IUNet, r = 32 - {baseline}", arm="IUNet, r = 32", baseline=baseline)
+    for baseline in (
+        *(f"{name}, r = 32" for name in design.CONTROLS),
+        "omp-rich, r = 32",
+        "dense 2x80",
+        "dense 2x128",
+    )
+)
+"""Named after the first split was read, where no control was resolved at r = 8."""
+
 COLUMNS = (
     "accuracy",
     "ROC-AUC",
@@ -208,6 +219,7 @@ def results(frame: pd.DataFrame, baseline: str) -> list[Block]:
     for title, specs, holm in (
         ("Primary endpoints", PRIMARY, False),
         ("Secondary endpoints", SECONDARY, True),
+        ("Exploratory: named after split 0 was read", EXPLORATORY, True),
     ):
         known = [one for one in specs if {one.arm, one.baseline} <= present]
         if known:
