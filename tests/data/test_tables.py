@@ -88,7 +88,7 @@ def test_a_user_home_is_expanded(tmp_path, monkeypatch):
         ("nowhere.csv", "no such file: 'nowhere.csv'"),
         ("nowhere/else.parquet", "no such file"),
         ("table.xlsx", r"\.csv, \.csv\.gz, \.feather, \.parquet.*sklearn:NAME.*openml:TASK_ID"),
-        ("table", "got 'table'"),
+        ("table", "'table' must be a table of the data root .*set SECATEURS_DATA"),
         (".csv", "got '.csv'"),
         ("", "got '.'"),
         ("a\0b.csv", "null"),

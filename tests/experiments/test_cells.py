@@ -224,7 +224,7 @@ def test_a_failing_cell_leaves_its_traceback_and_may_be_tried_again(store, tmp_p
     monkeypatch.setenv("SECATEURS_DATA", str(tmp_path))
     assert execute(cell, store.root) == "failed"
     error = store.error(key(cell))
-    assert error["error"].startswith("InputError: tables are")
+    assert error["error"].startswith("InputError: 'toy' must be a table of the data root")
     assert "Traceback (most recent call last)" in error["traceback"]
     (tmp_path / "tabular").mkdir()
     frame = pd.DataFrame({"a": range(40), "target": ["no", "yes"] * 20})

@@ -103,8 +103,14 @@ def read_table(source: str | Path) -> Table:
         table = _read_openml(rest)
     else:
         named = data_root() / "tabular" / f"{text}.parquet"
-        by_name = _NAME.fullmatch(text) and named.is_file() and not Path(text).exists()
-        table = _read_file(named if by_name else Path(source))
+        is_name = _NAME.fullmatch(text) and not Path(text).exists()
+        if is_name and "." not in text and not named.is_file():
+            raise InputError(
+                f"{text!r} must be a table of the data root or a file, and there is no "
+                f"{_shown(named)}; set SECATEURS_DATA to the folder that has tabular/, or name a "
+                f"source: tables are {_SOURCES}"
+            )
+        table = _read_file(named if is_name and named.is_file() else Path(source))
     rows, columns = table.frame.shape
     if not rows or not columns:
         raise InputError(
