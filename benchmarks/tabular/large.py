@@ -22,18 +22,25 @@ PUBLISHED: dict[tuple[str, str], float] = {}
 VALUE = design.VALUE
 BASELINE = "dense"
 
-SETS = (*design.LARGE, *design.APART)
+SETS = {
+    "smoke": design.SMOKE,
+    "small": (*design.LARGE, "kc1"),
+    "paper": (*design.LARGE, *design.APART),
+}
 CHOICE = ("dense", "dense 2x128", "dense 3x256")
 NAMES = (*CHOICE, "omp-rich", "IUNet", "shuffled mask")
-PEERS = ("majority", "logistic_regression", "xgboost", "catboost", "realmlp")
+PEERS = ("majority", "logistic_regression", "xgboost", "catboost")
+DEAR = ("realmlp",)
+"""Five to fifteen minutes for each large set on one core: at scale "paper" only, as skin-segmentation."""
 
 
 def runs(scale: str) -> list[Run]:
     """Return the main arms, the choice among three dense networks, and other models."""
+    sets, models = SETS[scale], (*PEERS, *DEAR) if scale == "paper" else PEERS
     return [
-        *study.networks(scale, NAMES, splits=1, of=SETS),
-        *study.choosing(scale, CHOICE, splits=1, of=SETS),
-        *study.peers(scale, PEERS, splits=1, of=SETS),
+        *study.networks(scale, NAMES, splits=1, of=sets),
+        *study.choosing(scale, CHOICE, splits=1, of=sets),
+        *study.peers(scale, models, splits=1, of=sets),
     ]
 
 
