@@ -31,7 +31,7 @@ CHOICE = ("dense", "dense 2x128", "dense 3x256")
 NAMES = (*CHOICE, "omp-rich", "IUNet", "shuffled mask")
 PEERS = ("majority", "logistic_regression", "xgboost", "catboost")
 DEAR = ("realmlp",)
-"""Five to fifteen minutes for each large set on one core: at scale "paper" only, as skin-segmentation."""
+"""Five to fifteen minutes of a core for each large set: for scale "paper", as skin-segmentation."""
 
 
 def runs(scale: str) -> list[Run]:
