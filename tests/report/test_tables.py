@@ -1,5 +1,7 @@
 """Tables: chosen on validation rows, paired, in percent, with what was published beside."""
 
+import math
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -333,6 +335,21 @@ def test_secondary_endpoints_are_adjusted_over_their_rows():
             (row[column] is None) if np.isnan(one) else row[column] == pytest.approx(one, abs=4e-4)
         )
     assert p[3] == 1  # an arm against itself
+
+
+def test_a_verdict_of_a_family_has_to_pass_holm():
+    cells = frame(arms=ARMS, datasets=tuple("abcdef"))
+    by_set = cells["rows.dataset"].map({name: 0.01 * i for i, name in enumerate("abcdef")})
+    omp, dense = (cells["arm"] == name for name in ("omp", "dense"))
+    cells.loc[dense, f"test.{VALUE}"] = 0.5
+    cells.loc[omp, f"test.{VALUE}"] = 0.5 + by_set[omp]
+    spec = EndpointSpec(name="omp", arm="omp", baseline="dense")
+    alone = endpoints(cells, VALUE, [spec], title="t", holm=True)
+    verdict, p = alone.columns.index("verdict"), alone.columns.index("p (Holm)")
+    (row,) = alone.rows
+    assert row[verdict] == "met"
+    crowd = endpoints(cells, VALUE, [spec] * math.ceil(0.05 / row[p]), title="t", holm=True)
+    assert {row[verdict] for row in crowd.rows} == {"not shown"}
 
 
 def test_no_endpoint_is_refused():

@@ -438,7 +438,7 @@ def endpoints(
         side: "test" or "validation".
         level: of the intervals.
         holm: whether p is adjusted over the rows: for a family of secondary endpoints, and not
-            for those that were named beforehand. Verdicts are those of each row alone.
+            for those that were named beforehand. Their verdicts are then read from adjusted p.
         command: that reproduces it.
 
     Raises:
@@ -488,7 +488,10 @@ def endpoints(
             *map(_name, sets),
         ],
         rows=[
-            [spec.name, spec.arm, spec.baseline, 100 * spec.margin, *_outcome(one, its_p, sets)]
+            [
+                *(spec.name, spec.arm, spec.baseline, 100 * spec.margin),
+                *_outcome(one, its_p, sets, alpha=1 - level if holm else None),
+            ]
             for spec, one, its_p in zip(specs, found, p, strict=True)
         ],
         note=_endpoints_note(value, side, told, level=level, holm=holm),
@@ -505,8 +508,10 @@ def _paired(means: pd.DataFrame, spec: EndpointSpec) -> bool:
     return bool(one & other)
 
 
-def _outcome(found: statistics.Endpoint | None, p: float, sets: Sequence[str]) -> Sequence[Cell]:
-    """Return the cells of an endpoint from its difference on."""
+def _outcome(
+    found: statistics.Endpoint | None, p: float, sets: Sequence[str], *, alpha: float | None
+) -> Sequence[Cell]:
+    """Return the cells of an endpoint from its difference on; without `alpha` p is not adjusted."""
     if found is None:
         return [None, "no cells yet", None, None, None, *(None for _ in sets)]
     difference, error = found.comparison.difference, found.comparison.standard_error
@@ -516,7 +521,7 @@ def _outcome(found: statistics.Endpoint | None, p: float, sets: Sequence[str]) -
     }
     return [
         _percent(difference, error),
-        found.verdict,
+        found.verdict if alpha is None or p < alpha else "not shown",
         _span(found.over_datasets),
         _span(found.within_datasets),
         _number(p),
@@ -535,7 +540,8 @@ def _endpoints_note(
         "taken as given, resplits by the corrected resampled t (Nadeau and Bengio 2003). Met: the "
         "interval lies above minus the margin (at margin 0: the arm is better); inferior: below "
         f"it; p: two-sided, of a difference of minus the margin, below {1 - level:.2g} where the "
-        "interval leaves it out" + (", then adjusted over the rows (Holm)." if holm else ".")
+        "interval leaves it out"
+        + (", then adjusted over the rows (Holm), which verdicts have to pass." if holm else ".")
     ]
     numbers = [one.comparison.n_datasets for one in told]
     if any(one.too_few for one in told):
