@@ -128,6 +128,8 @@ def _add_options(verb: argparse.ArgumentParser) -> None:
         "--device", metavar="NAME", help="cpu or cuda; by default cuda if there is one"
     )
     verb.add_argument("--dry-run", action="store_true", help="only say what is to do")
+    told = "run nothing: draw what is finished, of a run that is under way, say"
+    verb.add_argument("--finished", action="store_true", help=told)
     verb.add_argument("--quiet", action="store_true", help="print failures only")
 
 
@@ -404,6 +406,7 @@ def _options(args: argparse.Namespace) -> Any:
         num_gpus=args.num_gpus,
         device=args.device,
         dry_run=args.dry_run,
+        finished=args.finished,
         quiet=args.quiet,
     )
 

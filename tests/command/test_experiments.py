@@ -235,6 +235,10 @@ def test_only_the_first_splits_of_each_data_set(choosing, tmp_path, capsys):
     (plan,) = Store(out).plans()
     assert plan["command"].endswith("--scale small --splits 1")
     assert set(Store(out).frame(plan["runs"])["rows.split"]) == {100}
+    assert main([*command, "--finished"]) == 0
+    printed = capsys.readouterr().out
+    assert "0 cells done, 2 before, 0 failed" in printed  # the third was chosen by one split
+    assert "\nArms\n" in printed
     assert main([*command, "--splits", "2"]) == 0
     assert "3 cells done, 3 before, 0 failed" in capsys.readouterr().out
     assert main([*command, "--splits", "0"]) == 2

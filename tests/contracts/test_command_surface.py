@@ -20,6 +20,7 @@ ENGINE = [
     "--num-gpus X",
     "--device NAME",
     "--dry-run",
+    "--finished",
     "--quiet",
 ]
 

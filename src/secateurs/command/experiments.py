@@ -38,6 +38,7 @@ class Options:
         jobs: cells at once; None is one a core.
         cluster, num_gpus, device: see `secateurs.experiments.run.run`.
         dry_run: only tell what is to do.
+        finished: run nothing, draw what is finished.
         quiet: print failures only.
     """
 
@@ -46,6 +47,7 @@ class Options:
     num_gpus: float = 0.0
     device: str | None = None
     dry_run: bool = False
+    finished: bool = False
     quiet: bool = False
 
     def __post_init__(self) -> None:
@@ -70,6 +72,9 @@ class Options:
             return None
         store.check_writable()
         store.write_plan(plan)
+        if self.finished:
+            already = sum(store.finished(name) for name in {key(cell) for cell in cells})
+            return Summary(done=0, already=already, failed={}, seconds=0.0)
         with nullcontext() if self.quiet else RunProgress(plan.name) as progress:
             return run(
                 cells,
