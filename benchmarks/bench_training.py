@@ -1,4 +1,4 @@
-"""Milliseconds a training step: plain eager torch, ours, ours in bf16; and what a mask costs.
+"""Milliseconds a training step: eager torch, ours, by the other linear layer, in bf16, masked.
 
 All variants run interleaved in one process on one thread; each figure is the 10th percentile of
 process CPU time, and the last columns are ratios within the same round.
@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from secateurs import criteria, masks
+from secateurs import criteria, device, masks
 from secateurs.networks.dense import MLP, MLP_TAB
 from secateurs.networks.init import initialise_
 from secateurs.optimizers import SGD, AdamW
@@ -72,6 +72,20 @@ def ours(
     return lambda: steps(x, y, None, lambda batch, _: batch + noise, draws) and None
 
 
+def by_other_linear(step: Callable[[], None]) -> tuple[str, Callable[[], None]]:
+    """Return the step by the linear layer that is not chosen on this CPU, and its name."""
+    onednn = not device._is_amd_avx512()
+
+    def other() -> None:
+        chosen, device._is_amd_avx512 = device._is_amd_avx512, lambda: onednn
+        try:
+            step()
+        finally:
+            device._is_amd_avx512 = chosen
+
+    return "by oneDNN" if onednn else "by torch", other
+
+
 def main() -> None:
     """Measure and print one table."""
     parser = argparse.ArgumentParser()
@@ -87,9 +101,11 @@ def main() -> None:
     print(f"{platform.processor() or platform.machine()}, torch {torch.__version__}, ", end="")
     print(f"{args.threads} thread(s), batch {args.batch}, {args.rounds} rounds, p10 of CPU ms")
     for widths in [args.widths] if args.widths else [MLP_TAB, (512,) * 3, (1024,) * 2, (16,) * 2]:
+        name, other = by_other_linear(ours(widths, x, y))
         variants = {
             "eager AdamW": eager(widths, x, y),
             "ours": ours(widths, x, y),
+            name: other,
             "ours + mask": ours(widths, x, y, masked=True),
             "ours bf16": ours(widths, x, y, precision="bf16"),
             "ours ILO": ours(widths, x, y, ilo=True),
