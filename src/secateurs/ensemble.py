@@ -2,7 +2,6 @@
 
 import math
 import os
-import pickle
 import signal
 import time
 import warnings
@@ -15,7 +14,11 @@ from typing import Any
 
 import torch
 from joblib import Parallel, delayed, effective_n_jobs
-from joblib.externals.loky.process_executor import BrokenProcessPool, TerminatedWorkerError
+from joblib.externals.loky.process_executor import (
+    BrokenProcessPool,
+    PicklingError,
+    TerminatedWorkerError,
+)
 from joblib.parallel import get_active_backend
 from numpy.typing import NDArray
 from torch import Tensor
@@ -215,7 +218,7 @@ def _in_one_line(jobs: int) -> Iterator[None]:
             f"one of {jobs} processes that train tickets died, killed from outside or out of "
             f"memory; use a lower n_jobs than {jobs} (a checkpoint_dir keeps what is trained)"
         ) from err
-    except (BrokenProcessPool, pickle.PicklingError) as err:
+    except (BrokenProcessPool, PicklingError) as err:
         raise InputError(
             "n_jobs needs views and a criterion that can be sent to other processes, and these "
             f"cannot be pickled; define them in a module that can be imported, or {remedy}"
