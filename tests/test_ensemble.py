@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+import types
 import warnings
 
 import joblib
@@ -218,15 +219,13 @@ def test_views_that_cannot_be_pickled():
     assert len(clf.set_params(n_jobs=1).fit(X, y).members_) == 2
 
 
-def module_level(values, _rng):
-    """A view that is sent by name, from a module that pytest alone can import."""
-    return values
-
-
 @pytest.mark.slow  # its workers are killed, and others have to start
-def test_views_that_other_processes_cannot_import():
+def test_views_that_other_processes_cannot_import(monkeypatch):
+    module = types.ModuleType("only_here")  # a function of a module is sent by its name
+    exec("def view(values, _rng):\n    return values", module.__dict__)
+    monkeypatch.setitem(sys.modules, "only_here", module)
     X, y = numbers()
-    clf = classifier(n_tickets=2, n_jobs=2, views={"x0": module_level})
+    clf = classifier(n_tickets=2, n_jobs=2, views={"x0": module.view})
     refused("define them in a module that can be imported", clf.fit, X, y)
 
 
