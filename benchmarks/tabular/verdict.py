@@ -49,7 +49,9 @@ def figure(frame: pd.DataFrame) -> Sequence[Block]:
     """Return what accuracy costs, and whether movement predicts the gain."""
     test = study.tested(frame)
     families = arm_families(test)
-    families |= {one: "controls" for one in families if one.endswith(CONTROLS)}
+    families |= {
+        one: "controls" for one in families if one.partition(", r = ")[0].endswith(CONTROLS)
+    }
     return [
         *(
             accuracy_against_cost(
