@@ -495,11 +495,15 @@ def test_on_ray_a_killed_worker_is_replaced_and_results_are_the_same(store, one_
     pytest.importorskip("ray")
     cells, expected = one_split
     with another_run(store, [*cells, FAILS], jobs=2, cluster="local") as process:
-        until(lambda: begun(store))
-        started = descendants(process.pid)
-        os.kill(
-            next(pid for pid, name in started.items() if "ray::execute" in name), signal.SIGKILL
-        )
+        started, busy = {}, []
+
+        def at_work():  # between two cells a worker has another name
+            started.update(descendants(process.pid))
+            busy[:] = [pid for pid, name in started.items() if "ray::execute" in name]
+            return begun(store) and busy
+
+        until(at_work)
+        os.kill(busy[0], signal.SIGKILL)
         out, err = process.communicate(timeout=90)
     assert process.returncode == 0, err
     done, already, failed = json.loads(out.splitlines()[-1])
