@@ -25,7 +25,7 @@ from secateurs.networks.dense import MLP, MLP_TAB
 from secateurs.networks.init import initialise_
 from secateurs.optimizers import SGD, AdamW
 from secateurs.seeds import stream
-from secateurs.training import PhaseConfig, _Steps
+from secateurs.training import PhaseConfig, _Draws, _Steps
 
 
 def network(widths: tuple[int, ...]) -> MLP:
@@ -67,7 +67,7 @@ def ours(
         contrastive_weight=float(ilo),
     )
     steps = _Steps(net, phase, "encoder", list(scores), mask, x.device)
-    draws = torch.Generator()
+    draws = _Draws(view=torch.Generator(), mixup=np.random.default_rng(0))
     noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(1))
     return lambda: steps(x, y, None, lambda batch, _: batch + noise, draws) and None
 
