@@ -36,7 +36,7 @@ def runs(scale: str) -> list[Run]:
     """Return tickets of both searches at every rate."""
     iunet = design.methods(smoke=scale == "smoke")["IUNet"]
     found = []
-    for split in range(min(SPLITS, study.SPLITS[scale]) if scale != "paper" else SPLITS):
+    for split in range(min(SPLITS, study.SPLITS[scale])):
         for dataset in study.sets(scale):
             for name in SEARCHES:
                 for lr in RATES:

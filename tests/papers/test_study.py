@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -118,6 +119,37 @@ def test_the_best_dense_network_is_chosen_among_those_that_a_split_has(design):
     assert best[f"test.{value}"].tolist() == [0.6, 0.7]
     assert best["tried"].tolist() == [3, 2]
     assert set(best["arm"]) == {study.BEST}
+
+
+def movement_frame(gain, moved):
+    """Cells of two searches: accuracy .5 + .1 ln(movement); ILO moves further and adds `gain`."""
+    rows = []
+    for dataset in ("d", "e"):
+        for lr in load_paper(FOLDER / "movement.py").RATES:
+            for arm, factor, more in (("no-ILO", 1.0, 0.0), ("IUNet", moved, gain)):
+                movement = 10 * lr * factor
+                value = 0.5 + 0.1 * np.log(movement) + more
+                rows.append({"arm": f"{arm}, search lr {lr:g}", "rows.dataset": dataset,
+                             "rows.split": 0, "regime.weight_movement": movement,
+                             "test.corrected_balanced_accuracy": value})  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+@pytest.mark.parametrize("gain", [0.0, 0.02])
+def test_what_only_moves_further_gains_nothing_at_matched_movement(gain):
+    movement = load_paper(FOLDER / "movement.py")
+    frame = movement_frame(gain, moved=1.5)
+    cells = movement.matched(frame)
+    assert len(cells) == 2 * len(movement.RATES)
+    assert np.allclose(cells["at its rate"], 0.1 * np.log(1.5) + gain)
+    # the fastest moves further than the search without ILO ever does
+    assert cells["at its movement"].isna().sum() == 2
+    assert np.allclose(cells["at its movement"].dropna(), gain)
+    (told,) = movement.table(frame)
+    row = dict(zip(told.columns, told.rows[-1], strict=True))
+    assert row["search lr"] == "all"
+    assert row["gain at equal movement"].mean == pytest.approx(100 * gain, abs=1e-9)
+    assert row["cells matched"] == 2 * len(movement.RATES) - 2
 
 
 def test_probes_ask_for_their_tickets():

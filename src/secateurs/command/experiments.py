@@ -66,15 +66,17 @@ class Options:
     def fill(self, store: Store, plan: Plan) -> Summary | None:
         """Run what is to do of a plan; None if it was only to be told."""
         cells = [one.cell for one in plan.runs]
+        if self.finished:
+            store.check_writable()
+            store.write_plan(plan)
+            already = sum(store.finished(name) for name in {key(cell) for cell in cells})
+            return Summary(done=0, already=already, failed={}, seconds=0.0)
         jobs = self.jobs or _cores()
         self.say(plan_line(cells, store, jobs=jobs))
         if self.dry_run:
             return None
         store.check_writable()
         store.write_plan(plan)
-        if self.finished:
-            already = sum(store.finished(name) for name in {key(cell) for cell in cells})
-            return Summary(done=0, already=already, failed={}, seconds=0.0)
         with nullcontext() if self.quiet else RunProgress(plan.name) as progress:
             return run(
                 cells,
