@@ -4,8 +4,11 @@ from collections.abc import Callable
 
 from torch import nn
 
-from secateurs.networks import dense
+from secateurs.networks import dense, lenet
 
 __all__ = ["NETWORKS"]
 
-NETWORKS: dict[str, Callable[[int, int], nn.Module]] = {"mlp_tab": dense.mlp_tab}
+NETWORKS: dict[str, Callable[[int, int], nn.Module]] = {
+    "mlp_tab": dense.mlp_tab,
+    "lenet_300_100": lenet.lenet_300_100,
+}
