@@ -6,8 +6,9 @@ import torch
 from hypothesis import given
 
 from reference import scarf
+from reference import shift as slow_shift
 from secateurs import preparation
-from secateurs.data.views import corruption, of_columns
+from secateurs.data.views import compose, corruption, of_columns, pixel_corruption, shift
 from secateurs.errors import InputError
 
 GROUPS = [(0, 1), (1, 4), (4, 5), (5, 7), (7, 8)]
@@ -188,3 +189,161 @@ def test_unknown_columns_list_the_valid_ones(views):
 def test_what_is_not_callable_is_refused():
     with pytest.raises(InputError, match="a callable or a dict of callables"):
         of_columns(PREPARED, {"age": 3})
+
+
+# --- images -------------------------------------------------------------------------------------
+
+
+def pictures(n, *, channels=1, height=5, width=6, seed=0):
+    return torch.randn(n, channels, height, width, generator=seeded(seed))
+
+
+def moves_of(out, *, pixels):
+    """Return (down, right) of each image that was all zeros but for a 1 in the middle."""
+    places = out[:, 0].flatten(1).argmax(1)
+    middle = out.shape[-1] // 2
+    moves = torch.stack([places // out.shape[-1], places % out.shape[-1]], dim=1) - middle
+    assert (moves.abs() <= pixels).all()
+    return moves
+
+
+def dots(n, *, side=7):
+    x = torch.zeros(n, 1, side, side)
+    x[..., side // 2, side // 2] = 1
+    return x
+
+
+@given(
+    pixels=st.integers(0, 4),
+    channels=st.integers(1, 3),
+    fill=st.sampled_from([0.0, -0.42]),
+    seed=st.integers(0, 2**31),
+)
+def test_shift_equals_its_slow_twin(pixels, channels, fill, seed):
+    x = pictures(3, channels=channels, seed=seed)
+    fast = shift(pixels, fill=fill)(x, seeded(seed))
+    slow = slow_shift.move(x, pixels=pixels, fill=fill, generator=seeded(seed))
+    assert torch.equal(fast, slow)
+
+
+@pytest.mark.parametrize("pixels", [1, 2, 3])
+def test_every_shift_is_equally_likely(pixels):
+    n_moves = 2 * pixels + 1
+    counts = np.zeros(n_moves**2)
+    view, x = shift(pixels), dots(100)
+    for seed in range(100):
+        down, right = (moves_of(view(x, seeded(seed)), pixels=pixels) + pixels).T
+        counts += (down * n_moves + right).bincount(minlength=n_moves**2).numpy()
+    assert counts.sum() == 10_000
+    assert scipy.stats.chisquare(counts).pvalue > 1e-3
+
+
+def test_each_image_of_a_batch_is_moved_on_its_own():
+    moves = moves_of(shift(3)(dots(500), seeded()), pixels=3).double()
+    assert len({tuple(move) for move in moves.tolist()}) == 49
+    correlations = (
+        torch.corrcoef(moves.T)[0, 1],  # down and right
+        torch.corrcoef(torch.stack([moves[:-1, 0], moves[1:, 0]]))[0, 1],  # neighbours
+    )
+    assert all(abs(float(one)) < 0.18 for one in correlations)  # 4 standard deviations
+
+
+def test_shift_by_0_and_pixel_rate_0_are_the_identity():
+    x = pictures(4, channels=2)
+    assert torch.equal(shift(0)(x, seeded()), x)
+    assert torch.equal(pixel_corruption(x + 1, rate=0.0)(x, seeded()), x)
+
+
+@given(
+    rate=st.sampled_from([0.0, 0.1, 0.29, 0.6, 1.0]),
+    channels=st.integers(1, 3),
+    seed=st.integers(0, 2**31),
+)
+def test_exactly_floor_of_rate_times_pixels_are_replaced_in_all_channels(rate, channels, seed):
+    reference = pictures(7, channels=channels).zero_()
+    x = torch.ones_like(pictures(3, channels=channels))
+    changed = pixel_corruption(reference, rate=rate)(x, seeded(seed)) == 0
+    assert torch.equal(changed.all(1), changed.any(1))
+    assert changed[:, 0].sum((1, 2)).tolist() == [round(rate * 100) * 30 // 100] * 3
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_corrupted_pixels_have_the_values_of_their_own_place(channels):
+    reference = torch.arange(8.0).view(8, 1, 1, 1) * 1000 + torch.arange(channels * 30).view(
+        channels, 5, 6
+    )
+    x = torch.full((400, channels, 5, 6), -1.0)
+    out = pixel_corruption(reference, rate=1.0)(x, seeded())
+    assert torch.equal(out % 1000, (reference[:1] % 1000).expand_as(out))
+    images = (out // 1000)[:, 0].long()
+    # each image and each pixel draws a training image of its own, uniformly
+    assert scipy.stats.chisquare(images.flatten().bincount(minlength=8)).pvalue > 1e-3
+    same_row = (images[:, 0, 0] == images[:, 4, 5]).double().mean()
+    same_pixel = (images[:-1] == images[1:]).double().mean()
+    assert abs(float(same_row) - 1 / 8) < 0.07
+    assert abs(float(same_pixel) - 1 / 8) < 0.015
+
+
+def test_pixels_are_chosen_equally_often_and_apart_from_each_other():
+    x = torch.ones(6000, 1, 5, 6)
+    changed = pixel_corruption(torch.zeros(3, 1, 5, 6), rate=0.5)(x, seeded()) == 0
+    share = changed.double().mean(0)
+    assert ((share - 0.5).abs() < 0.026).all()  # 4 standard deviations
+    assert len({tuple(row) for row in changed.flatten(1).tolist()}) > 5900
+
+
+def test_composed_views_follow_each_other_on_one_generator():
+    x, reference = pictures(4), pictures(9, seed=1)
+    one, two = shift(2, fill=-1.0), pixel_corruption(reference, rate=0.3)
+    generator = seeded(5)
+    expected = two(one(x, generator), generator)
+    assert torch.equal(compose(one, two)(x, seeded(5)), expected)
+    assert not torch.equal(compose(two, one)(x, seeded(5)), expected)
+    assert compose()(x, seeded()) is x
+
+
+@pytest.mark.parametrize("make", [lambda: shift(2), lambda: pixel_corruption(REFERENCE, rate=0.5)])
+def test_views_of_images_leave_their_input_and_draw_from_the_generator_only(make):
+    x, state = pictures(5), torch.get_rng_state()
+    before, view = x.clone(), make()
+    one, same, other = (view(x, seeded(seed)) for seed in (1, 1, 2))
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
+    assert torch.equal(x, before)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert (one.shape, one.dtype) == (x.shape, x.dtype)
+    assert view(x.double(), seeded()).dtype == torch.float64
+
+
+REFERENCE = pictures(6, seed=3)
+
+
+def test_impossible_shifts_are_refused():
+    with pytest.raises(InputError, match="pixels must be 0 or more, got -1"):
+        shift(-1)
+    with pytest.raises(InputError, match="below the sides of the image, 5 x 6, got 5"):
+        shift(5)(pictures(2), seeded())
+
+
+@pytest.mark.parametrize("view", [shift(1), pixel_corruption(REFERENCE, rate=0.5)])
+@pytest.mark.parametrize("shape", [(2, 30), (2, 5, 6), (1, 2, 1, 5, 6)])
+def test_batches_that_are_not_of_images_are_refused(view, shape):
+    with pytest.raises(InputError, match=r"needs \[rows, channels, height, width\], got shape"):
+        view(torch.zeros(shape), seeded())
+
+
+def test_images_of_another_shape_than_the_reference_are_refused():
+    view = pixel_corruption(REFERENCE, rate=0.5)
+    with pytest.raises(InputError, match=r"reference's shape \(1, 5, 6\), got \(1, 6, 5\)"):
+        view(torch.zeros(2, 1, 6, 5), seeded())
+
+
+def test_a_reference_that_is_not_of_images_is_refused():
+    with pytest.raises(InputError, match="got shape \\(6, 30\\)"):
+        pixel_corruption(REFERENCE.flatten(1), rate=0.5)
+
+
+@pytest.mark.parametrize("rate", [-0.1, 1.1, float("nan")])
+def test_pixel_rates_out_of_range_are_refused(rate):
+    with pytest.raises(InputError, match=r"must be in \[0, 1\], got"):
+        pixel_corruption(REFERENCE, rate=rate)
