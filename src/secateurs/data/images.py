@@ -7,6 +7,7 @@ import lzma
 import os
 import zipfile
 import zlib
+from collections.abc import Hashable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,16 +94,15 @@ def read_images(source: str | Path) -> Images:
     """
     text = os.fspath(source)
     if text == "sklearn:digits":
-        return _read(text, 0)
+        return _read(text, ())
     path = _named(text) if text in IMAGE_SETS else Path(text).expanduser()
     if not path.exists():
         raise InputError(f"images are {_SOURCES}; there is no {text!r}, so check the name")
-    if path.is_dir():
-        changed = sum(file.stat().st_mtime_ns for file in path.iterdir())
-    elif path.suffix.lower() == ".npz":
-        changed = path.stat().st_mtime_ns
-    else:
+    if not path.is_dir() and path.suffix.lower() != ".npz":
         raise InputError(f"images are {_SOURCES}; got {text!r}, so convert it to .npz")
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    stats = [file.stat() for file in files]
+    changed = tuple((one.st_ino, one.st_mtime_ns, one.st_size) for one in stats)
     return _read(str(path.absolute()), changed)
 
 
@@ -118,7 +118,7 @@ def _named(name: str) -> Path:
 
 
 @functools.lru_cache(maxsize=2)
-def _read(source: str, changed: int) -> Images:  # a file that was written anew is read anew
+def _read(source: str, changed: Hashable) -> Images:  # what was written anew is read anew
     path = Path(source)
     if source == "sklearn:digits":
         name, arrays = "digits", _digits()
@@ -141,7 +141,8 @@ def _digits() -> _Arrays:
 
 def _npz(path: Path) -> _Arrays:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # NumPy leaves a file open that it opened itself and could not read.
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             names = list(file.files)
             arrays = {name: file[name] for name in _ARRAYS if name in names}
     # `AttributeError` and `TypeError`: one bare array, which is no context
