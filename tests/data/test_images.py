@@ -181,7 +181,7 @@ def test_arrays_that_do_not_fit(tmp_path, others, words):
 
 def test_an_npz_that_lacks_arrays_lists_what_it_has(tmp_path):
     np.savez(tmp_path / "toy.npz", x_train=np.zeros(3), images=np.zeros(3))
-    refuse(tmp_path / "toy.npz", "lacks y_train, x_test, y_test and has x_train, images")
+    refuse(tmp_path / "toy.npz", "lacks y_train, x_test, y_test and has 'x_train', 'images'")
 
 
 def test_pickled_arrays_are_refused(tmp_path):

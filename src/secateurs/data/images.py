@@ -151,7 +151,8 @@ def _npz(path: Path) -> _Arrays:
     if lacking := [name for name in _ARRAYS if name not in arrays]:
         raise InputError(
             f"an .npz of images needs {', '.join(_ARRAYS)}, but {str(path)!r} lacks"
-            f" {', '.join(lacking)} and has {', '.join(names)[:200] or 'none'}; save it with those"
+            f" {', '.join(lacking)} and has {', '.join(map(repr, names))[:200] or 'none'};"
+            " save it with those"
         )
     return arrays
 
@@ -206,7 +207,7 @@ def _checked(name: str, source: str, arrays: _Arrays) -> Images:
     sha = hashlib.sha256()
     for key in _ARRAYS:
         arrays[key] = np.ascontiguousarray(arrays[key])
-        arrays[key].flags.writeable = False
+        arrays[key].setflags(write=False)
         sha.update(f"{key} {arrays[key].shape} ".encode())
         sha.update(arrays[key].data)
     return Images(name=name, digest=sha.hexdigest()[:16], **arrays)  # type: ignore[arg-type]
