@@ -647,7 +647,15 @@ def test_nothing_of_ours_unpickles():
     files = sorted(Path(sc.__file__).parent.rglob("*.py"))
     assert len(files) > 20
     for path in files:
-        for node in ast.walk(ast.parse(path.read_text())):
+        tree = ast.parse(path.read_text())
+        told_not_to = {
+            id(call.func)
+            for call in ast.walk(tree)
+            if isinstance(call, ast.Call)
+            and ast.unparse(call.func) == "np.load"
+            and any(ast.unparse(k) == "allow_pickle=False" for k in call.keywords)
+        }
+        for node in ast.walk(tree):
             names = []
             if isinstance(node, ast.Import):
                 names = [alias.name for alias in node.names]
@@ -655,6 +663,8 @@ def test_nothing_of_ours_unpickles():
                 names = [node.module or "", *(f"{node.module}.{a.name}" for a in node.names)]
                 assert not {"torch.load", "joblib.load"} & set(names), path
             elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+                if id(node) in told_not_to:
+                    continue
                 assert (node.value.id, node.attr) not in loaders, f"{path}:{node.lineno}"
             assert not forbidden & {name.partition(".")[0] for name in names}, path
 

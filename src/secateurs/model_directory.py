@@ -14,18 +14,20 @@ import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors.torch import load as load_bytes
 from safetensors.torch import save as save_bytes
-from torch import Tensor
+from torch import Tensor, nn
 
 from secateurs import masks
 from secateurs.errors import InputError
 from secateurs.masks import Mask
 from secateurs.networks.dense import MLP
 from secateurs.networks.init import weights as layer_weights
+
+_N = TypeVar("_N", bound=nn.Module)
 
 __all__ = [
     "DESCRIPTION",
@@ -44,7 +46,7 @@ FORMAT = 1
 DESCRIPTION, WEIGHTS, HISTORY = "model.json", "weights.safetensors", "history.json"
 
 
-def pack(members: Sequence[MLP], member_masks: Sequence[Mask]) -> dict[str, Tensor]:
+def pack(members: Sequence[nn.Module], member_masks: Sequence[Mask]) -> dict[str, Tensor]:
     """Return all that must be stored: members that share a mask store its bits once.
 
     A layer that keeps everything is stored as it is, without bits.
@@ -199,35 +201,24 @@ def _mask_of_each(indices: Any) -> list[int]:
 
 
 def unpack(
-    tensors: dict[str, Tensor],
-    sizes: tuple[int, int, tuple[int, ...]],
-    mask_indices: list[int],
-    *,
-    dropout: float = 0.0,
-    skip: bool = False,
-) -> tuple[list[MLP], list[Mask]]:
+    tensors: dict[str, Tensor], blank: _N, mask_indices: list[int], *, prunable: Sequence[str]
+) -> tuple[list[_N], list[Mask]]:
     """Undo `pack`.
 
     Args:
         tensors: as packed.
-        sizes: inputs, outputs and hidden widths of every member.
+        blank: the network of every member, on the meta device: nothing is trusted yet.
         mask_indices: which of the masks each member has.
-        dropout: of every member's `MLP`.
-        skip: of every member's `MLP`.
+        prunable: names of the weights that the masks are about.
 
     Raises:
         ValueError, KeyError: the tensors are not those of the networks.
     """
-    n_inputs, n_outputs, widths = sizes
-    if f"member-0/encoder.{3 * len(widths) - 3}.weight" not in tensors:
-        raise ValueError("fewer layers than described")  # before that many are made
-    with torch.device("meta"):  # names and shapes without memory: nothing is trusted yet
-        blank = MLP(n_inputs, n_outputs, widths=widths, dropout=dropout, skip=skip)
     shapes = {name: (tuple(t.shape), t.dtype) for name, t in blank.state_dict().items()}
-    prunable = [f"encoder.{name}" for name in layer_weights(blank.encoder)]
     left = dict(tensors)
     found: dict[int, Mask] = {}
-    members, member_masks = [], []
+    members: list[_N] = []
+    member_masks: list[Mask] = []
     for i, j in enumerate(mask_indices):
         if j not in found:
             bits = {n: left.pop(f"mask-{j}/{n}") for n in prunable if f"mask-{j}/{n}" in left}
@@ -278,9 +269,15 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, list[Any]], list[MLP], l
     if _checksum(description, columns, blob) != description.get("sha256"):
         raise _damaged(path, "its files do not match their checksum: damaged or truncated")
     try:
-        sizes = _sizes(description["network"])
+        n_inputs, n_outputs, widths = _sizes(description["network"])
         mask_indices = _mask_of_each(description["members"])
-        members, member_masks = unpack(load_bytes(blob), sizes, mask_indices)
+        tensors = load_bytes(blob)
+        if f"member-0/encoder.{3 * len(widths) - 3}.weight" not in tensors:
+            raise ValueError("fewer layers than described")  # before that many are made
+        with torch.device("meta"):
+            blank = MLP(n_inputs, n_outputs, widths=widths)
+        names = [f"encoder.{name}" for name in layer_weights(blank.encoder)]
+        members, member_masks = unpack(tensors, blank, mask_indices, prunable=names)
     except Exception as err:  # the reader's own error classes are not a closed set
         raise _damaged(path, f"its content is damaged ({type(err).__name__})") from err
     return description, history, members, member_masks

@@ -2,7 +2,8 @@
 
 Limiting cases are settings, not classes: `init_scale=1` and no contrastive weight is one-shot
 magnitude pruning (OMP); `compression=1` the dense network (no search); `search.epochs=0` pruning at
-initialisation; a geometric schedule with a rewind is iterative magnitude pruning.
+initialisation; a geometric schedule with a rewind is iterative magnitude pruning, one round of
+which starts from the ticket of the round before (`Ticket.as_searched`).
 """
 
 import copy
@@ -15,23 +16,24 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, is_dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import nn
 
 from secateurs import criteria, masks, schedules
 from secateurs import device as devices
-from secateurs.data.batches import Data, batch_spans
-from secateurs.descriptions import told_fields
+from secateurs.data.batches import Data
+from secateurs.descriptions import LATER, told_fields
 from secateurs.errors import InputError
-from secateurs.masks import Mask, Scores
+from secateurs.masks import Mask, Scope, Scores
 from secateurs.networks.init import initialise_, prunable, scale_
 from secateurs.optimizers import SGD, AdamW, BetaLasso
 from secateurs.seeds import stream
-from secateurs.training import PhaseConfig, Progress, State, Trained, View, Watch, train
+from secateurs.training import FOLLOW_STEPS, PhaseConfig, Progress, State, View, Watch, train
 
 __all__ = [
+    "Control",
     "Searched",
     "Ticket",
     "TicketConfig",
@@ -43,6 +45,8 @@ __all__ = [
     "search",
     "searches",
 ]
+
+Control = Literal["none", "shuffled", "top_start", "shuffled_globally", "reversed"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,15 +61,24 @@ class TicketConfig:
             a search where the rewind undoes it; with rewind "none" that is the no-prune ablation.
         compression_of: "encoder" counts r over the prunable weights, "model" over all parameters.
         criterion: scores of the searched network, higher = keep; see `secateurs.criteria`.
-        scope: whether scores compete globally or within their layer.
+        scope: among whom scores compete; see `masks.keep_top`.
         min_per_layer: weights that every layer keeps.
-        schedule: density -> densities of the rounds; see `secateurs.schedules`.
+        schedule: density -> densities of the rounds; see `secateurs.schedules`. Each round but the
+            last trains by `search` again; without a search all rounds prune the start, as SynFlow.
         rewind: where the kept weights go back to: "start" (the unscaled initial weights),
             "scaled_start" (those times init_scale), "step:K" (as after K steps of the search),
-            "none" (they keep their searched values), "random" (fresh initial weights: a control).
+            "none" (they keep their searched values), "lr:K" (those, too, but the learning rates go
+            back to step K: Renda et al. 2020), "random" (fresh initial weights after the last
+            pruning, back to the start in the rounds before: a control).
         control: instead of the mask found, "shuffled" has as many weights in each layer at random
-            places, "top_start" the largest initial ones; "none" is no control.
+            places, "shuffled_globally" as many in all, "top_start" the largest initial ones, and
+            "reversed" keeps the lowest scores; "none" is no control.
         init_scale: kappa, on the Linear and Conv weights at the start of the search (PIS).
+        only: shell patterns on the names of the weights to prune; None are the encoder's.
+        scored_rows: training rows, drawn at random, that criteria which need data look at.
+
+    A phase that repeats the search, as the rounds do, draws its batches in the order of the search,
+    and begins at step K with "step:K".
     """
 
     search: PhaseConfig = field(default_factory=lambda: PhaseConfig(optimizer=SGD(lr=1e-2)))
@@ -73,12 +86,14 @@ class TicketConfig:
     compression: float = 8.0
     compression_of: Literal["encoder", "model"] = "encoder"
     criterion: Callable[..., Scores] = criteria.magnitude
-    scope: Literal["global", "layer"] = "global"
+    scope: Scope = "global"
     min_per_layer: int = 1
     schedule: Callable[[float], schedules.Schedule] = schedules.one_shot
     rewind: str = "start"
-    control: Literal["none", "shuffled", "top_start"] = "none"
+    control: Control = "none"
     init_scale: float = 0.25
+    only: tuple[str, ...] | None = field(default=None, metadata=LATER)
+    scored_rows: int = field(default=100, metadata=LATER)
 
     def __post_init__(self) -> None:
         if not 1 <= self.compression < math.inf:
@@ -89,23 +104,41 @@ class TicketConfig:
             raise InputError(
                 f"compression_of must be 'encoder' or 'model', got {self.compression_of!r}"
             )
-        if self.scope not in ("global", "layer"):
-            raise InputError(f"scope must be 'global' or 'layer', got {self.scope!r}")
-        if self.control not in ("none", "shuffled", "top_start"):
-            raise InputError(
-                f"control must be 'none', 'shuffled' or 'top_start', got {self.control!r}"
-            )
+        for name, choices in (("scope", get_args(Scope)), ("control", get_args(Control))):
+            if getattr(self, name) not in choices:
+                listed = ", ".join(map(repr, choices))
+                raise InputError(f"{name} must be one of {listed}, got {getattr(self, name)!r}")
         if self.min_per_layer < 0:
             raise InputError(f"min_per_layer must be at least 0, got {self.min_per_layer}")
+        if self.scored_rows < 1:
+            raise InputError(f"scored_rows must be at least 1, got {self.scored_rows}")
         if not 0 < self.init_scale < math.inf:
             raise InputError(f"init_scale must be a positive number, got {self.init_scale}")
         keep_step(self.rewind)
+        if self.rewind.startswith("lr:") and self.finetune != self.search:
+            raise InputError(
+                "a rewind of learning rates is in those of the search, so finetune must equal "
+                f"search, got rewind={self.rewind!r} with another; make them equal or use 'none'"
+            )
         lasso = self.search.optimizer
         if isinstance(lasso, BetaLasso) and self.init_scale < 1 and not lasso.allow_scaled_start:
             raise InputError(
                 f"beta-Lasso thresholds weights in their own units, so init_scale must be 1, got "
                 f"{self.init_scale:g}; set it to 1 or pass BetaLasso(allow_scaled_start=True)"
             )
+
+
+def _step(rewind: str) -> tuple[str, int]:
+    """Return the kind of a rewind, and its step, 0 for those without."""
+    if rewind in ("start", "scaled_start", "none", "random"):
+        return rewind, 0
+    kind, _, number = rewind.partition(":")
+    if kind not in ("step", "lr") or not number.isdigit():
+        raise InputError(
+            "rewind must be 'start', 'scaled_start', 'step:K', 'lr:K', 'none' or 'random', "
+            f"got {rewind!r}"
+        )
+    return kind, int(number)
 
 
 def keep_step(rewind: str) -> int | None:
@@ -117,14 +150,8 @@ def keep_step(rewind: str) -> int | None:
     >>> keep_step("step:100")
     100
     """
-    if rewind in ("start", "scaled_start", "none", "random"):
-        return None
-    kind, _, number = rewind.partition(":")
-    if kind != "step" or not number.isdigit():
-        raise InputError(
-            f"rewind must be 'start', 'scaled_start', 'step:K', 'none' or 'random', got {rewind!r}"
-        )
-    return int(number)
+    kind, step = _step(rewind)
+    return step if kind == "step" else None
 
 
 def searches(config: TicketConfig) -> bool:
@@ -143,7 +170,7 @@ class Searched:
     """A network after its search phase; several tickets can be pruned from it.
 
     `start` holds the unscaled initial state, `state` the searched one, `kept` the state after the
-    step of a "step:K" rewind.
+    step of a "step:K" rewind, `mask` what earlier rounds left, `curve` what `follow` told.
     """
 
     start: State
@@ -151,6 +178,8 @@ class Searched:
     kept: State | None
     history: list[dict[str, Any]]
     complete: bool
+    mask: Mask | None = None
+    curve: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,8 +192,9 @@ class Ticket:
         start: state that the finetuning started from, before masking.
         history: one row an epoch, over all phases.
         snapshots: states at the ends of the last learning-rate cycles, the final one last.
-        searched: the search that the mask came from.
+        searched: the search, or the round before, that the mask came from.
         complete: False when a time limit ended a phase early.
+        curve: what `follow` told in the last phase.
     """
 
     network: nn.Module
@@ -174,11 +204,24 @@ class Ticket:
     snapshots: list[State]
     searched: Searched
     complete: bool
+    curve: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def density(self) -> float:
         """Kept fraction of the prunable weights."""
         return masks.density(self.mask)
+
+    def as_searched(self) -> Searched:
+        """Return the ticket as what the next round of iterative pruning starts from."""
+        return Searched(
+            start=self.searched.start,
+            state=self.snapshots[-1],
+            kept=self.searched.kept,
+            history=self.history,
+            complete=self.complete,
+            mask=self.mask,
+            curve=self.curve,
+        )
 
 
 def _describe(value: Any) -> Any:
@@ -214,16 +257,26 @@ def _fingerprint(
     return digest.hexdigest()[:16]
 
 
-def _encoder_weights(network: nn.Module, encoder: str | None) -> tuple[str, list[str]]:
-    """Return the encoder's name and the names of its prunable weights."""
-    name = encoder or "encoder"
-    if name not in dict(network.named_modules()):
+def _prunable(
+    network: nn.Module, config: TicketConfig, encoder: str | None
+) -> tuple[str, list[str]]:
+    """Return the encoder's name ("" is the whole network) and the names of what is pruned."""
+    name, modules = encoder or "encoder", dict(network.named_modules())
+    if name not in modules:
+        if encoder is None and config.only is not None and not _contrasts(config):
+            return "", list(prunable(network, only=config.only))
         children = ", ".join(child for child, _ in network.named_children()) or "none"
         raise InputError(
             f"the network must have a submodule {name!r} whose weights are pruned and whose output "
-            f"is the hidden representation; pass encoder='NAME' (its submodules: {children})"
+            f"is the hidden representation; pass encoder='NAME' (its submodules: {children}), or "
+            "only=('*',) in the config where no contrastive term needs the representation"
         )
-    return name, list(prunable(network, only=(f"{name}.weight", f"{name}.*")))
+    only = config.only or (f"{name}.weight", f"{name}.*")
+    return name, list(prunable(network, only=only))
+
+
+def _contrasts(config: TicketConfig) -> bool:
+    return bool(config.search.contrastive_weight or config.finetune.contrastive_weight)
 
 
 def density_for(config: TicketConfig, network: nn.Module, names: list[str]) -> float:
@@ -241,7 +294,7 @@ def density_for(config: TicketConfig, network: nn.Module, names: list[str]) -> f
     k = counted / config.compression - (counted - n)
     least = max(config.min_per_layer, 1)
     floors = [min(least, size) for size in sizes]
-    if config.scope == "global":
+    if config.scope != "layer":
         enough, needed = int(k + 0.5) >= sum(floors), float(sum(floors))
     else:
         pairs = list(zip(sizes, floors, strict=True))
@@ -291,6 +344,8 @@ def search(
     checkpoint_dir: Path | None = None,
     progress: Progress | None = None,
     watch: Watch | None = None,
+    follow: Watch | None = None,
+    every: int = FOLLOW_STEPS,
     deadline: float = math.inf,
 ) -> Searched:
     """Train the supernetwork from its scaled start: the first half of `find_ticket`.
@@ -301,12 +356,11 @@ def search(
     _check(config, view)
     where = devices.pick(device)
     network = copy.deepcopy(network).to(where)
-    name, names = _encoder_weights(network, encoder)
+    name, names = _prunable(network, config, encoder)
     start = {key: t.detach().clone() for key, t in network.state_dict().items()}
     moved = data.to(where)
     at = keep_step(config.rewind)
-    per_epoch = len(batch_spans(len(data.train[0]), config.search.batch_size))
-    if at is not None and at > config.search.epochs * per_epoch:
+    if at is not None and at > config.search.n_steps(len(data.train[0])):
         raise _beyond(at)
     fingerprint = (
         ""
@@ -330,6 +384,8 @@ def search(
         fingerprint=fingerprint,
         progress=progress,
         watch=watch,
+        follow=follow,
+        every=every,
         deadline=deadline,
     )
     if at is not None and trained.kept is None:
@@ -340,36 +396,68 @@ def search(
         kept=trained.kept,
         history=trained.history,
         complete=trained.complete,
+        curve=trained.curve,
     )
 
 
-def _rewind(network: nn.Module, searched: Searched, config: TicketConfig, seed: int) -> None:
+def _rewind(
+    network: nn.Module, searched: Searched, config: TicketConfig, seed: int, *, last: bool
+) -> None:
     """Put the weights where finetuning starts from; BatchNorm, biases and decoder go with them."""
-    if config.rewind == "none":
+    kind, step = _step(config.rewind)
+    if kind in ("none", "lr"):
         return
     network.load_state_dict(searched.start)
-    if config.rewind == "scaled_start":
+    if kind == "scaled_start":
         scale_(network, config.init_scale)
-    elif config.rewind == "random":
+    elif kind == "random" and last:  # a control has the ticket's mask, and so its rounds
         initialise_(network, generator=stream(seed, "rewind"))
-    elif config.rewind != "start":
-        assert searched.kept is not None
+    elif kind == "step":
+        if searched.kept is None:
+            raise _beyond(step)
         network.load_state_dict(searched.kept)
 
 
-def _scores(network: nn.Module, config: TicketConfig, names: list[str], seed: int) -> Scores:
+def _scores(
+    network: nn.Module, data: Data, config: TicketConfig, names: list[str], seed: int
+) -> Scores:
     """Call the criterion with what its signature asks for."""
+    asked = inspect.signature(config.criterion).parameters
     arguments: dict[str, Any] = {"only": names}
-    if "generator" in inspect.signature(config.criterion).parameters:
+    x, y = data.train
+    if "generator" in asked:
         arguments["generator"] = stream(seed, "criterion")
-    return config.criterion(network, **arguments)
+    if "batches" in asked:
+        rows = torch.randperm(len(x), generator=stream(seed, "scored rows"))[: config.scored_rows]
+        spans = rows.to(x.device).split(config.finetune.batch_size)
+        arguments["batches"] = [(x[span], y[span]) for span in spans]
+    if "loss" in asked:
+        loss = config.search.loss
+        arguments["loss"] = lambda outputs, targets: loss(outputs, targets, None)
+    if "example" in asked:
+        arguments["example"] = x[:1]
+    scores = config.criterion(network, **arguments)
+    return masks.reverse(scores) if config.control == "reversed" else scores
 
 
 def _control(mask: Mask, start: State, config: TicketConfig, seed: int) -> Mask:
     if config.control == "shuffled":
         return masks.shuffle(mask, generator=stream(seed, "control"))
+    if config.control == "shuffled_globally":
+        return masks.shuffle(mask, generator=stream(seed, "control"), scope="global")
     if config.control == "top_start":
         return masks.top_like({name: start[name].abs() for name in mask}, mask)
+    return mask
+
+
+def _left(network: nn.Module, searched: Searched, config: TicketConfig, names: list[str]) -> Mask:
+    """Return what is not pruned yet; a beta-Lasso search pruned what it set to zero."""
+    weights = {name: network.get_parameter(name).detach() for name in names}
+    mask = masks.ones(weights)
+    if searched.mask is not None:
+        mask = {name: searched.mask[name].to(weight.device) for name, weight in weights.items()}
+    if isinstance(config.search.optimizer, BetaLasso):
+        mask = {name: mask[name] & (weight != 0) for name, weight in weights.items()}
     return mask
 
 
@@ -386,82 +474,87 @@ def prune(
     checkpoint_dir: Path | None = None,
     progress: Progress | None = None,
     watch: Watch | None = None,
+    follow: Watch | None = None,
+    every: int = FOLLOW_STEPS,
     deadline: float = math.inf,
 ) -> Ticket:
     """Score, mask, rewind and finetune a searched network: the second half of `find_ticket`.
 
     Every round but the last trains with `config.search`, the last with `config.finetune`. What a
     beta-Lasso search set to zero stays pruned; with `compression=1` nothing else is.
-    Arguments and errors as for `find_ticket`.
+    Arguments and errors as for `find_ticket`; `follow` and `every` as for `training.train`.
     """
     _check(config, view)
     where = devices.pick(device)
     network = copy.deepcopy(network).to(where)
-    name, names = _encoder_weights(network, encoder)
-    network.load_state_dict(searched.state)
-    moved = data.to(where)
-    searched_weights = {key: dict(network.named_parameters())[key].detach() for key in names}
-    mask = masks.ones(searched_weights)
-    if isinstance(config.search.optimizer, BetaLasso):  # its zeros are pruned: it sets the density
-        mask = {key: weight != 0 for key, weight in searched_weights.items()}
-    history, complete = list(searched.history), searched.complete
-    trained: Trained | None = None
-    start = searched.start
-
-    densities: schedules.Schedule = (1.0,)  # nothing to do in rounds
+    name, names = _prunable(network, config, encoder)
+    data = data.to(where)
+    densities: schedules.Schedule = (1.0,)
     if config.compression > 1:
         densities = config.schedule(density_for(config, network, names))
-    for i, density in enumerate(densities, start=1):
-        last = i == len(densities)
-        if density < 1:
-            mask = masks.keep_top(
-                _scores(network, config, names, seed),
-                density,
+    rounds: list[schedules.Schedule] = [densities]  # without a search they need no training
+    if config.search.epochs:
+        rounds = [(density,) for density in densities]
+
+    for i, cuts in enumerate(rounds, start=1):
+        last = i == len(rounds)
+        phase = config.finetune if last else config.search
+        network.load_state_dict(searched.state)
+        mask = _left(network, searched, config, names)
+        if cuts[-1] < 1:
+            mask = masks.keep_in_rounds(
+                network,
+                lambda masked: _scores(masked, data, config, names, seed),
+                cuts,
                 within=mask,
                 scope=config.scope,
                 min_per_layer=config.min_per_layer,
             )
-        if last and density < 1:
-            mask = _control(mask, searched.start, config, seed)
-        _rewind(network, searched, config, seed)
+            mask = _control(mask, searched.start, config, seed) if last else mask
+        _rewind(network, searched, config, seed, last=last)
         start = {key: t.detach().clone() for key, t in network.state_dict().items()}
         masks.apply_(network, mask)
-        phase = config.finetune if last else config.search
-        title = "finetune" if last else f"round {i}"
-        save_to = fingerprint = None
+        repeats = phase == config.search
+        first_step = _step(config.rewind)[1] if repeats else 0
+        save_to, fingerprint = None, ""
         if checkpoint_dir is not None:
-            save_to = checkpoint_dir / f"density-{density:.6g}.safetensors"
+            save_to = checkpoint_dir / f"density-{cuts[-1]:.6g}.safetensors"
             kept = masks.kept_per_layer(mask)
-            fingerprint = _fingerprint(network, moved, phase, view, kept, name, seed)
+            told = (kept, name, seed) + ((first_step,) if first_step else ())
+            fingerprint = _fingerprint(network, data, phase, view, *told)
         trained = train(
             network,
-            moved,
+            data,
             phase,
-            name=title,
+            name="finetune" if last else f"round {i}",
             seed=seed,
             encoder=name,
             prunable=names,
             mask=mask,
             view=view,
             save_to=save_to,
-            fingerprint=fingerprint or "",
+            fingerprint=fingerprint,
             progress=progress,
             watch=watch,
+            follow=follow,
+            every=every,
             deadline=deadline,
+            first_step=first_step,
+            stream_name="search" if repeats else None,
         )
-        history += trained.history
-        complete = complete and trained.complete
-    assert trained is not None
+        ticket = Ticket(
+            network=network,
+            mask=mask,
+            start=start,
+            history=[*searched.history, *trained.history],
+            snapshots=trained.snapshots,
+            searched=searched,
+            complete=searched.complete and trained.complete,
+            curve=trained.curve,
+        )
+        searched = ticket.as_searched()
     network.eval()
-    return Ticket(
-        network=network,
-        mask=mask,
-        start=start,
-        history=history,
-        snapshots=trained.snapshots,
-        searched=searched,
-        complete=complete,
-    )
+    return ticket
 
 
 def find_ticket(
@@ -507,7 +600,7 @@ def find_ticket(
     """
     config = config or TicketConfig()
     _check(config, view)
-    _, names = _encoder_weights(network, encoder)
+    _, names = _prunable(network, config, encoder)
     density = density_for(config, network, names)
     common: dict[str, Any] = {
         "seed": seed,
@@ -522,8 +615,9 @@ def find_ticket(
     if time_limit is not None:
         rounds = len(config.schedule(density))
         # a contrastive step costs two passes; the last round finetunes, the others search again
-        searching = config.search.epochs * (2 if config.search.contrastive_weight else 1)
-        share = searching / (searching * rounds + config.finetune.epochs or 1)
+        n = len(data.train[0])
+        searching = config.search.n_epochs(n) * (2 if config.search.contrastive_weight else 1)
+        share = searching / (searching * rounds + config.finetune.n_epochs(n) or 1)
         deadlines = [begin + time_limit * share, begin + time_limit]
     if searches(config):
         searched = search(network, data, config, deadline=deadlines[0], **common)

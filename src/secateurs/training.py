@@ -30,6 +30,7 @@ from secateurs.seeds import derive, stream
 
 __all__ = [
     "CHECKPOINT_SECONDS",
+    "FOLLOW_STEPS",
     "TILE",
     "PhaseConfig",
     "Progress",
@@ -45,13 +46,16 @@ __all__ = [
 State = dict[str, Tensor]
 Progress = Callable[[dict[str, Any], int], None]
 Watch = Callable[[nn.Module, int], dict[str, Any]]
-"""What else a history row tells: called with the network and the epoch, from 1, at its end."""
+"""What else a row tells: called with the network and the epoch (or step), from 1, at its end."""
 
 TILE = 128
 """Rows of a forward pass outside training: always this many, padded, so that the outputs of a row
 do not depend, to the bit, on how many rows it came with."""
 
 CHECKPOINT_SECONDS = 5.0
+
+FOLLOW_STEPS = 100
+"""Steps between two rows of a curve: those between two evaluations in Frankle & Carbin 2019."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,6 +75,7 @@ class PhaseConfig:
         snapshots: keep the networks at the ends of the last so many learning-rate cycles.
         mixup: a of the Beta(a, a) that rows are mixed by (Zhang et al. 2018); 0 mixes none. Not
             beside a contrastive term, which is about the rows as they are.
+        steps: optimizer steps, in place of `epochs`; the last epoch may end early.
     """
 
     epochs: int = 105
@@ -84,6 +89,7 @@ class PhaseConfig:
     precision: Precision = "fp32"
     snapshots: int = 1
     mixup: float = field(default=0.0, metadata=LATER)
+    steps: int | None = field(default=None, metadata=LATER)
 
     def __post_init__(self) -> None:
         for name, least in (("epochs", 0), ("batch_size", 2), ("snapshots", 1)):
@@ -99,12 +105,27 @@ class PhaseConfig:
                 f"mixup must be 0 beside a contrastive weight, got {self.mixup:g} and "
                 f"{self.contrastive_weight:g}; set one of them to 0, or mix in the other phase"
             )
+        if self.steps is not None and (self.steps < 1 or not self.epochs or self.snapshots > 1):
+            raise InputError(
+                "steps must be at least 1, beside epochs above 0 and one snapshot, got "
+                f"{self.steps}, {self.epochs} and {self.snapshots}; for no steps set epochs to 0"
+            )
         ends = optimizers.cycle_ends(self.optimizer.schedule, self.epochs)
         if self.epochs and self.snapshots > len(ends):
             raise InputError(
                 f"snapshots must be at most {len(ends)}, the number of learning-rate cycles in "
                 f"{self.epochs} epochs, got {self.snapshots}"
             )
+
+    def n_steps(self, n_rows: int) -> int:
+        """Return the optimizer steps of the phase on so many training rows."""
+        per_epoch = len(batch_spans(n_rows, self.batch_size))
+        return self.epochs * per_epoch if self.steps is None else self.steps
+
+    def n_epochs(self, n_rows: int) -> int:
+        """Return the epochs that the phase begins on so many training rows."""
+        per_epoch = len(batch_spans(n_rows, self.batch_size))
+        return self.epochs if self.steps is None else math.ceil(self.steps / per_epoch)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,13 +134,14 @@ class Trained:
 
     `snapshots` are the states at the ends of the last cycles, oldest first; the last is the final
     state. `kept` is the state after the step asked for. `complete` is False when the time limit
-    ended the phase early.
+    ended the phase early. `curve` holds what `follow` told.
     """
 
     history: list[dict[str, Any]]
     snapshots: list[State]
     kept: State | None
     complete: bool
+    curve: list[dict[str, Any]]
 
 
 def _clone(network: nn.Module) -> State:
@@ -127,10 +149,11 @@ def _clone(network: nn.Module) -> State:
 
 
 @torch.no_grad()
-def outputs(network: nn.Module, x: Tensor) -> Tensor:
+def outputs(network: nn.Module, x: Tensor, *, tile: int = TILE) -> Tensor:
     """Return the outputs of `network` in evaluation mode, [rows, outputs].
 
     Runs in tiles of fixed size: a row's outputs are the same to the bit whatever its company.
+    Larger tiles are faster, and other ones may differ in the last bit.
 
     >>> net = nn.Linear(3, 2)
     >>> outputs(net, torch.ones(5, 3)).shape
@@ -139,10 +162,12 @@ def outputs(network: nn.Module, x: Tensor) -> Tensor:
     was_training = network.training
     network.eval()
     tiles = []
-    for begin in range(0, max(len(x), 1), TILE):
-        tile = x[begin : begin + TILE]
-        padded = torch.cat([tile, tile.new_zeros(TILE - len(tile), *tile.shape[1:])])
-        tiles.append(network(padded)[: len(tile)])
+    for begin in range(0, max(len(x), 1), tile):
+        rows = x[begin : begin + tile]
+        padded = rows
+        if len(rows) < tile:
+            padded = torch.cat([rows, rows.new_zeros(tile - len(rows), *rows.shape[1:])])
+        tiles.append(network(padded)[: len(rows)])
     network.train(was_training)
     return torch.cat(tiles)
 
@@ -341,7 +366,11 @@ def train(
     fingerprint: str = "",
     progress: Progress | None = None,
     watch: Watch | None = None,
+    follow: Watch | None = None,
+    every: int = FOLLOW_STEPS,
     deadline: float = math.inf,
+    first_step: int = 0,
+    stream_name: str | None = None,
 ) -> Trained:
     """Train `network` in place for one phase.
 
@@ -364,18 +393,35 @@ def train(
         fingerprint: identity of the run; a checkpoint of another one is refused.
         progress: called with each history row and the number of epochs.
         watch: called with the network and the epoch after each; what it returns joins its row.
+        follow: called with the network and the step, at step 0 and after each `every` of them; what
+            it returns is a row of the curve.
+        every: see `follow`.
         deadline: `time.monotonic()` after which no further epoch starts; one always runs.
+        first_step: the phase begins as if after so many steps, in its learning rates, batches and
+            streams, and ends where it would have: late rewinding (Frankle et al. 2020).
+        stream_name: the phase whose streams, and so batches, these are; None is `name`.
 
     Raises:
-        InputError: the loss stops being finite, or the checkpoint belongs to another run.
+        InputError: the loss stops being finite, the checkpoint belongs to another run, or the
+            first step is beyond the last.
     """
     device = data.train[0].device
+    n = len(data.train[0])
+    per_epoch = len(batch_spans(n, phase.batch_size))
+    n_epochs, n_steps = phase.n_epochs(n), phase.n_steps(n)
+    if not 0 <= first_step <= n_steps:
+        raise InputError(
+            f"{name} must begin within its {n_steps} steps, got step {first_step}; rewind to an "
+            "earlier one or train longer"
+        )
     steps = _Steps(network, phase, encoder, prunable, mask, device)
     steps.hold()
     history: list[dict[str, Any]] = []
+    curve: list[dict[str, Any]] = []
     snapshots: list[State] = []
     kept: State | None = _clone(network) if keep_step == 0 else None
-    begin_epoch, done = 0, False
+    begin_epoch = n_epochs if first_step == n_steps else first_step // per_epoch
+    done = False
 
     if save_to is not None and save_to.exists():
         tensors, meta = checkpoint.load(save_to)
@@ -385,6 +431,7 @@ def train(
                 "continue with the same ones or remove the folder"
             )
         history, begin_epoch, done = meta["history"], meta["epoch"], meta["done"]
+        curve = meta.get("curve", [])
         network.load_state_dict(checkpoint.unnest(tensors, "network"))
         steps.load_state(checkpoint.unnest(tensors, "optimizer"))
         snapshots = [checkpoint.unnest(tensors, f"snapshot-{i}") for i in range(meta["snapshots"])]
@@ -405,37 +452,50 @@ def train(
             "epoch": epoch,
             "done": done,
             "history": history,
+            "curve": curve,
             "snapshots": len(snapshots),
         }
         checkpoint.save(save_to, tensors, meta)
 
-    snapshot_ends = optimizers.cycle_ends(phase.optimizer.schedule, phase.epochs)
+    def trace(step: int) -> None:
+        if follow is not None and (step % every == 0 or step in (first_step, n_steps)):
+            curve.append({"phase": name, "step": step, **follow(network, step)})
+
+    snapshot_ends = optimizers.cycle_ends(phase.optimizer.schedule, n_epochs)
     snapshot_ends = snapshot_ends[-phase.snapshots :]
-    (x, y), n = data.train, len(data.train[0])
-    per_epoch = len(batch_spans(n, phase.batch_size))
+    x, y = data.train
+    streams = stream_name or name
     written = time.monotonic()
     network.train()
-    for epoch in range(begin_epoch, 0 if done else phase.epochs):
+    if not curve:
+        trace(first_step)
+    for epoch in range(begin_epoch, 0 if done else n_epochs):
         if epoch > 0 and time.monotonic() > deadline:
             break
         begin = time.monotonic()
-        factor = optimizers.lr_factor(phase.optimizer.schedule, epoch, phase.epochs)
+        factor = optimizers.lr_factor(phase.optimizer.schedule, epoch, n_epochs)
         steps.set_lr(factor)
-        order = stream(seed, name, "order", epoch)
+        order = stream(seed, streams, "order", epoch)
         draws = _Draws(
-            view=stream(seed, name, "view", epoch, device=device),
-            mixup=np.random.default_rng(derive(seed, name, "mixup", epoch)),
+            view=stream(seed, streams, "view", epoch, device=device),
+            mixup=np.random.default_rng(derive(seed, streams, "mixup", epoch)),
         )
         losses, parts = [], []
-        with drawing_from(network, stream(seed, name, "dropout", epoch, device=device)):
-            for i, rows in enumerate(epoch_batches(n, phase.batch_size, generator=order)):
+        with drawing_from(network, stream(seed, streams, "dropout", epoch, device=device)):
+            batches = epoch_batches(n, phase.batch_size, generator=order)
+            for step, rows in enumerate(batches, start=epoch * per_epoch + 1):
+                if step <= first_step:
+                    continue
+                if step > n_steps:
+                    break
                 rows = rows.to(device)  # noqa: PLW2901
                 weight = None if data.weight is None else data.weight[rows]
                 loss, part = steps(x[rows], y[rows], weight, view, draws)
                 losses.append(loss)
                 parts += [] if part is None else [part]
-                if epoch * per_epoch + i + 1 == keep_step:
+                if step == keep_step:
                     kept = _clone(network)
+                trace(step)
         row = _row(name, epoch + 1, phase.optimizer.lr * factor, losses, parts, begin)
         if not math.isfinite(row["loss"]):
             raise InputError(
@@ -451,7 +511,7 @@ def train(
         if epoch + 1 in snapshot_ends[:-1]:
             snapshots.append(_clone(network))
         if progress is not None:
-            progress(row, phase.epochs)
+            progress(row, n_epochs)
         begin_epoch = epoch + 1
         if save_to is not None and time.monotonic() - written > CHECKPOINT_SECONDS:
             write(begin_epoch, done=False)
@@ -462,5 +522,6 @@ def train(
         history=history,
         snapshots=[*snapshots, _clone(network)],
         kept=kept,
-        complete=begin_epoch == phase.epochs,
+        complete=begin_epoch == n_epochs,
+        curve=curve,
     )

@@ -14,7 +14,7 @@ from secateurs.experiments.arms import ARMS, arm, beta_lasso
 from secateurs.experiments.typed import describe
 from secateurs.networks.init import scale_
 from secateurs.optimizers import SGD, AdamW, BetaLasso, cycle_ends
-from secateurs.schedules import geometric
+from secateurs.schedules import exponential
 from secateurs.tickets import TicketConfig, find_ticket, prune, search, searches
 from secateurs.training import PhaseConfig, train
 
@@ -114,7 +114,7 @@ def steps_of(network, data, config):
 
 @pytest.mark.parametrize("rounds", [1, 2])
 def test_equal_steps_are_those_of_search_and_finetuning(make_network, data, rounds):
-    iunet = replace(IUNET, schedule=partial(geometric, rounds=rounds))
+    iunet = replace(IUNET, schedule=partial(exponential, rounds=rounds))
     searched = steps_of(make_network(), data, iunet)
     dense = steps_of(make_network(), data, arm("dense, equal steps", iunet))
     assert len(dense) == len(searched) == 3 * rounds + 7

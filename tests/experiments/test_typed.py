@@ -43,9 +43,9 @@ def test_defaults_are_written_out():
 
 
 def test_a_function_with_settings_is_a_name_with_settings():
-    config = TicketConfig(schedule=partial(schedules.geometric, rounds=3))
+    config = TicketConfig(schedule=partial(schedules.exponential, rounds=3))
     told = describe(config)
-    assert told["schedule"] == {"name": "geometric", "rounds": 3}
+    assert told["schedule"] == {"name": "exponential", "rounds": 3}
     built = build(TicketConfig, told)
     assert built.schedule(0.125) == config.schedule(0.125)
     assert describe(built) == told
@@ -105,9 +105,9 @@ def test_wrong_phases_are_refused_by_name(value, message):
 
 def test_a_schedule_takes_its_own_settings_only():
     with pytest.raises(InputError, match=r"unknown name 'round'; did you mean 'rounds'"):
-        build(TicketConfig, {"schedule": {"name": "geometric", "round": 3}})
+        build(TicketConfig, {"schedule": {"name": "exponential", "round": 3}})
     with pytest.raises(InputError, match=r"schedule.rounds must be an integer, got 'x'"):
-        build(TicketConfig, {"schedule": {"name": "geometric", "rounds": "x"}})
+        build(TicketConfig, {"schedule": {"name": "exponential", "rounds": "x"}})
 
 
 def my_own(h, h_view, y, temperature):

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import math
 import os
 import time
 import traceback
@@ -14,9 +15,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from secateurs import checkpoint, masks, model_directory, tickets, training
+from secateurs import checkpoint, masks, model_directory, schedules, tickets, training
 from secateurs import device as devices
-from secateurs.data.views import View, corruption
+from secateurs.data.views import View, compose, corruption, pixel_corruption, shift
 from secateurs.errors import InputError
 from secateurs.experiments import material, peers, probes, trained
 from secateurs.experiments.record import (
@@ -28,6 +29,7 @@ from secateurs.experiments.record import (
 from secateurs.experiments.rows import Prepared, prepare
 from secateurs.experiments.spec import (
     Cell,
+    ImageRows,
     PeerCell,
     ProbeCell,
     SearchCell,
@@ -43,7 +45,7 @@ from secateurs.measures.size import forward_flops, n_parameters, n_parameters_ke
 from secateurs.networks.init import prunable
 from secateurs.preparation import feature_names, groups
 from secateurs.tickets import Searched, TicketConfig
-from secateurs.training import PhaseConfig, State
+from secateurs.training import PhaseConfig, State, Watch
 
 __all__ = ["OVERLAP_DENSITY", "Status", "execute"]
 
@@ -52,15 +54,63 @@ Status = Literal["done", "already", "busy", "failed"]
 OVERLAP_DENSITY = 1 / 8
 """Density at which the overlap with the start's mask is followed during a search."""
 
+_FOLLOW_TILE = 1_000
+
 
 # --- what cells share ------------------------------------------------------------------------
 
 
 def _view(cell: SearchCell | TicketCell, prepared: Prepared, device: torch.device) -> View | None:
-    if not cell.corruption_rate:
+    if not (cell.corruption_rate or cell.shift):
         return None
     x = prepared.data.train[0].to(device)
-    return corruption(x, groups(prepared.preparation), rate=cell.corruption_rate)
+    if prepared.preparation is not None:
+        return corruption(x, groups(prepared.preparation), rate=cell.corruption_rate)
+    return compose(
+        shift(cell.shift, fill=prepared.background),
+        pixel_corruption(x, rate=cell.corruption_rate),
+    )
+
+
+def _follow(
+    cell: SearchCell | TicketCell, prepared: Prepared, device: torch.device
+) -> Watch | None:
+    """Return what is told of a network on images while it trains: Frankle & Carbin 2019, sec. 2.
+
+    Test accuracy is told, and costs, only where the validation loss is the lowest so far.
+    """
+    if prepared.data.validation is None or not isinstance(cell.rows, ImageRows):
+        return None
+    sides = [(x.to(device), y.to(device)) for x, y in (prepared.data.validation, prepared.test)]
+    least = math.inf
+
+    def quality(network: nn.Module, x: Tensor, y: Tensor) -> tuple[float, float]:
+        logits = training.outputs(network, x, tile=_FOLLOW_TILE)
+        loss = torch.nn.functional.cross_entropy(logits, y)
+        return float(loss), float((logits.argmax(1) == y).double().mean())
+
+    def follow(network: nn.Module, step: int) -> dict[str, Any]:
+        nonlocal least
+        loss, accuracy = quality(network, *sides[0])
+        told = {"validation_loss": loss, "validation_accuracy": accuracy, "test_accuracy": None}
+        if loss < least:
+            least = loss
+            told["test_accuracy"] = quality(network, *sides[1])[1]
+        return told
+
+    return follow
+
+
+def _followed(curve: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return a curve by column, and the step of its lowest validation loss: where to stop early."""
+    if not curve:
+        return {}
+    best = min(curve, key=lambda row: row["validation_loss"])
+    names = ("step", "validation_loss", "validation_accuracy")
+    return {
+        "curve": {name: [row[name] for row in curve] for name in names},
+        "early_stop": {name: best[name] for name in (*names, "test_accuracy")},
+    }
 
 
 def _quality(told: Mapping[str, NDArray[np.float64]], prepared: Prepared) -> dict[str, Any]:
@@ -87,7 +137,7 @@ def _bytes(network: nn.Module, snapshots: list[State], mask: masks.Mask) -> int:
     for state in snapshots:
         members.append(copy.deepcopy(network))
         members[-1].load_state_dict(state)
-    packed = model_directory.pack(members, [mask] * len(members))  # type: ignore[arg-type]
+    packed = model_directory.pack(members, [mask] * len(members))
     return sum(t.numel() * t.element_size() for t in packed.values())
 
 
@@ -101,7 +151,8 @@ def _phase_flops(network: nn.Module, prepared: Prepared, phase: PhaseConfig) -> 
     x = prepared.data.train[0]
     passes = 2 if phase.contrastive_weight else 1
     row = forward_flops(network, x[:2]) // 2
-    return 3 * passes * row * len(x) * phase.epochs
+    rows = len(x) * phase.epochs if phase.steps is None else phase.batch_size * phase.steps
+    return 3 * passes * row * rows
 
 
 # --- search ----------------------------------------------------------------------------------
@@ -119,10 +170,11 @@ def _search(cell: SearchCell, store: Store, device: torch.device) -> Outcome:
     prepared = prepare(cell.rows)
     network = material.start(cell, prepared)
     names = list(prunable(network, only="encoder.*"))
+    n_epochs = cell.search.n_epochs(len(prepared.data.train[0]))
     start = {name: t.detach().clone().to(device) for name, t in network.state_dict().items()}
     scaled = {name: cell.init_scale * start[name] for name in names}
 
-    watched = _watched_epochs(cell.search.epochs)
+    watched = _watched_epochs(n_epochs)
 
     def watch(network: nn.Module, epoch: int) -> dict[str, Any]:
         if epoch not in watched:
@@ -151,6 +203,7 @@ def _search(cell: SearchCell, store: Store, device: torch.device) -> Outcome:
         device=device,
         checkpoint_dir=store.checkpoint(key(cell)),
         watch=watch,
+        follow=_follow(cell, prepared, device),
     )
     last = searched.history[-1]
     result = {
@@ -158,6 +211,7 @@ def _search(cell: SearchCell, store: Store, device: torch.device) -> Outcome:
         "regime": {name: last[name] for name in ("weight_movement", "start_mask_overlap")},
         "loss": last["loss"],
         "flops": _phase_flops(network, prepared, cell.search),
+        **_followed(searched.curve),
     }
     tensors = checkpoint.nest(state=searched.state, kept=searched.kept or {})
     return Outcome(result=result, history=searched.history, tensors=tensors)
@@ -177,6 +231,8 @@ def _ticket(cell: TicketCell, store: Store, device: torch.device) -> Outcome:
         state={k: t.to(device) for k, t in searched.state.items()},
         kept=searched.kept and {k: t.to(device) for k, t in searched.kept.items()},
     )
+    if cell.round_before is not None:  # the rounds before are done: one is left
+        config = dataclasses.replace(config, schedule=schedules.one_shot)
     data = material.training_data(cell, prepared)
     begin = time.process_time()
     ticket = tickets.prune(
@@ -188,6 +244,7 @@ def _ticket(cell: TicketCell, store: Store, device: torch.device) -> Outcome:
         view=_view(cell, prepared, device),
         device=device,
         checkpoint_dir=store.checkpoint(key(cell)),
+        follow=_follow(cell, prepared, device) if config.finetune.epochs else None,
     )
     fitting = time.process_time() - begin
     ticketed = ticket.network.cpu()
@@ -209,10 +266,18 @@ def _ticket(cell: TicketCell, store: Store, device: torch.device) -> Outcome:
 
     sides = {"train": data.train, "validation": data.validation, "test": prepared.test}
     told = {side: proba(pair[0]) for side, pair in sides.items() if pair is not None}
-    packed = model_directory.pack([ticketed], [mask])  # type: ignore[list-item]
-    finetuning = _phase_flops(network, prepared, config.finetune)
-    search = cell.search_cell
-    searching = 0 if search is None else int(store.result(key(search))["flops"])
+    packed = model_directory.pack([ticketed], [mask])
+    flops = _phase_flops(network, prepared, config.finetune)
+    spent, seconds, curve = 0, 0.0, _followed(ticket.curve)
+    search, before = cell.search_cell, cell.round_before
+    if before is not None:
+        earlier = store.result(key(before))
+        spent, seconds = earlier["flops_with_search"], earlier["fit_seconds"]
+    elif search is not None:
+        earlier = store.result(key(search))
+        spent, seconds = earlier["flops"], earlier["fit_seconds"]
+        if not config.finetune.epochs:  # nothing but the search has trained it
+            curve = {name: earlier[name] for name in ("curve", "early_stop") if name in earlier}
     result: dict[str, Any] = {
         **_quality(told, prepared),
         "size": {
@@ -223,22 +288,25 @@ def _ticket(cell: TicketCell, store: Store, device: torch.device) -> Outcome:
         },
         "layer_density": {name: float(k.float().mean()) for name, k in mask.items()},
         "regime": _regime(cell, searched, mask),
+        **curve,
         "test_rows_seen": prepared.seen,
-        "flops": finetuning,
-        "flops_with_search": finetuning + searching,
+        "flops": flops,
+        "flops_with_search": flops + spent,
         "predict_seconds": predict_seconds(proba, prepared.test[0]),
-        "fit_seconds": fitting
-        + (0.0 if search is None else store.result(key(search))["fit_seconds"]),
+        "fit_seconds": fitting + seconds,
     }
-    meta = {
-        "columns": feature_names(prepared.preparation),
-        "groups": groups(prepared.preparation),
-        "n_inputs": data.train[0].shape[1],
+    meta: dict[str, Any] = {
+        "n_inputs": data.train[0][0].numel(),
         "n_outputs": len(prepared.classes),
         "widths": list(cell.widths),
         "dropout": cell.dropout,
         "skip": cell.skip,
+        "network": cell.network,
+        "prunable": list(mask),
     }
+    if prepared.preparation is not None:
+        meta["columns"] = feature_names(prepared.preparation)
+        meta["groups"] = groups(prepared.preparation)
     tensors = packed | _kept_proba(told)
     return Outcome(result=result, history=ticket.history, tensors=tensors, meta=meta)
 
@@ -247,6 +315,8 @@ def _regime(cell: TicketCell, searched: Searched, mask: masks.Mask) -> dict[str,
     if cell.search_cell is None:
         return {"weight_movement": None, "start_mask_overlap": None}
     scaled = {name: cell.config.init_scale * searched.start[name] for name in mask}
+    if searched.mask is not None:  # what earlier rounds pruned did not move
+        scaled = {name: weight * searched.mask[name] for name, weight in scaled.items()}
     return {
         "weight_movement": weight_movement(scaled, searched.state, mask),
         "start_mask_overlap": start_mask_overlap(searched.start, mask),
@@ -288,6 +358,7 @@ def _peer(cell: PeerCell) -> Outcome:
     watched: Any
     test: Any
     if cell.model in peers.RAW:
+        assert prepared.raw is not None  # peers have rows of tables
         train, watched, test = prepared.raw
     else:
         held = prepared.data.validation

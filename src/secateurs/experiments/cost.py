@@ -8,11 +8,20 @@ import torch
 
 from secateurs import device as devices
 from secateurs import tabular, training
-from secateurs.data.batches import Data, batch_spans
+from secateurs.data.batches import Data
+from secateurs.data.images import read_images
 from secateurs.data.tables import Table, read_table
 from secateurs.errors import InputError
 from secateurs.experiments import probes
-from secateurs.experiments.spec import Cell, PeerCell, ProbeCell, Rows, SearchCell, TicketCell
+from secateurs.experiments.spec import (
+    Cell,
+    ImageRows,
+    PeerCell,
+    ProbeCell,
+    Rows,
+    SearchCell,
+    TicketCell,
+)
 from secateurs.training import PhaseConfig
 
 __all__ = ["estimate"]
@@ -46,8 +55,11 @@ def _step_seconds(widths: tuple[int, ...], n_inputs: int, batch_size: int) -> fl
 
 
 @lru_cache(maxsize=1024)
-def _shape(rows: Rows) -> tuple[int, int]:
+def _shape(rows: Rows | ImageRows) -> tuple[int, int]:
     """Return training rows and columns, roughly: categories are not counted."""
+    if isinstance(rows, ImageRows):
+        x = read_images(rows.dataset).x_train
+        return rows.n_train or len(x) - rows.n_validation, x[0].size
     frame = _table(rows.dataset).frame
     share = (1 - 1 / rows.test_folds) * (
         1 - 1 / rows.validation_folds if rows.validation_folds else 1
@@ -75,7 +87,9 @@ def _table(dataset: str) -> Table:
 def _probe_steps(cell: ProbeCell) -> float:
     """Return to how many training steps a probe comes: three passes each."""
     n_rows, _ = _shape(cell.rows)
-    n_tested = n_rows / (cell.rows.test_folds - 1)
+    n_tested = float(n_rows)
+    if isinstance(cell.rows, Rows):
+        n_tested /= cell.rows.test_folds - 1
     networks = probes.FRESH + 4
     passes = networks * (1 + probes.VIEWS) * min(probes.VIEW_ROWS, n_tested)
     passes += networks * min(probes.STATISTICS_ROWS, n_rows)
@@ -104,7 +118,7 @@ def estimate(cell: Cell) -> float:
         return _PEER_SECONDS[cell.model](n_rows, n_columns, _n_outputs(cell.rows))
     phase = cell.search if isinstance(cell, SearchCell) else cell.config.finetune
     passes = 2 if phase.contrastive_weight else 1
-    steps = phase.epochs * len(batch_spans(n_rows, phase.batch_size)) * passes
+    steps = phase.n_steps(n_rows) * passes
     if not steps:
         return 0.1
     return steps * _step_seconds(cell.widths, n_columns, phase.batch_size)

@@ -5,12 +5,15 @@ import dataclasses
 import torch
 from torch import nn
 
-from secateurs import checkpoint, tabular, tickets
+from secateurs import checkpoint, tickets
 from secateurs.data.batches import Data
 from secateurs.errors import InputError
 from secateurs.experiments.rows import Prepared
 from secateurs.experiments.spec import SearchCell, TicketCell, key, title
 from secateurs.experiments.store import Store
+from secateurs.experiments.trained import blank, trained
+from secateurs.networks.init import initialise_
+from secateurs.seeds import stream
 from secateurs.tickets import Searched
 
 __all__ = ["searched", "start", "training_data"]
@@ -28,33 +31,43 @@ def training_data(cell: SearchCell | TicketCell, prepared: Prepared) -> Data:
 
 def start(cell: SearchCell | TicketCell, prepared: Prepared) -> nn.Module:
     """Return the network that the cell's seed starts from, unscaled."""
-    return tabular.start_network(
-        prepared.data.train[0].shape[1],
+    network = blank(
+        cell.network,
+        prepared.data.train[0][0].numel(),
         len(prepared.classes),
-        cell.widths,
-        seed=cell.seed,
+        widths=cell.widths,
         dropout=cell.dropout,
         skip=cell.skip,
-    )
+    ).to_empty(device="cpu")
+    initialise_(network, generator=stream(cell.seed, "init"))
+    return network
 
 
 def searched(cell: TicketCell, network: nn.Module, store: Store) -> Searched:
     """Return the search that a ticket is pruned from, or the start where there is none.
 
+    Of a ticket of several rounds it is the round before.
+
     Raises:
         InputError: the search is not finished, or what it left is damaged.
     """
-    search = cell.search_cell
+    search, before = cell.search_cell, cell.round_before
     if search is None:
         return tickets.not_searched(network)
-    name = key(search)
-    if not store.finished(name):
-        raise InputError(f"{title(cell)} needs its search, {name}, which is not finished; run it")
-    tensors, _ = store.tensors(name)
-    return Searched(
+    for needed in (search, before):
+        if needed is not None and not store.finished(key(needed)):
+            raise InputError(
+                f"{title(cell)} needs {title(needed)}, {key(needed)}, which is not finished; run it"
+            )
+    tensors, _ = store.tensors(key(search))
+    found = Searched(
         start={k: t.detach().clone() for k, t in network.state_dict().items()},
         state=checkpoint.unnest(tensors, "state"),
         kept=checkpoint.unnest(tensors, "kept") or None,
         history=[],
         complete=True,
     )
+    if before is None:
+        return found
+    ticket, mask = trained(store, key(before))
+    return dataclasses.replace(found, state=dict(ticket.state_dict()), mask=mask)

@@ -22,7 +22,7 @@ from secateurs.data.views import corruption
 from secateurs.errors import InputError
 from secateurs.experiments import material, trained
 from secateurs.experiments.rows import Prepared, prepare
-from secateurs.experiments.spec import ProbeCell, TicketCell, key, title
+from secateurs.experiments.spec import ImageRows, ProbeCell, TicketCell, key, title
 from secateurs.experiments.store import Outcome, Store
 from secateurs.masks import Mask
 from secateurs.measures.coupling import coupling
@@ -123,6 +123,7 @@ def _invariance(
     x = x[_some(x, VIEW_ROWS, cell.seed, "test rows")].to(device)
     rate = cell.corruption_rate or CORRUPTION_RATE
     reference = prepared.data.train[0].to(device)
+    assert prepared.preparation is not None
     view = corruption(reference, groups(prepared.preparation), rate=rate)
 
     def seen(network: nn.Module) -> dict[str, float]:
@@ -219,6 +220,8 @@ def probe(cell: ProbeCell, store: Store, device: torch.device | str = "cpu") -> 
         InputError: an ensemble, or something that it needs is not finished.
     """
     ticket = cell.ticket
+    if isinstance(ticket.rows, ImageRows):
+        raise InputError(f"a probe looks into tickets of tables, got {title(ticket)}")
     if ticket.members:
         raise InputError(
             f"a probe looks into one network, got {title(ticket)}; probe the members of the "

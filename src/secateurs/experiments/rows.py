@@ -1,4 +1,4 @@
-"""The rows of a cell: read, split by groups of identical rows, encoded."""
+"""The rows of a cell: a table split by groups of identical rows and encoded, or images."""
 
 import hashlib
 import warnings
@@ -14,10 +14,11 @@ from sklearn.model_selection import StratifiedKFold
 from torch import Tensor
 
 from secateurs.data.batches import Data
+from secateurs.data.images import choose, normalised, read_images, statistics
 from secateurs.data.prepare import encode_frame, fit_preparation
 from secateurs.data.tables import read_table, split_target
 from secateurs.errors import InputError
-from secateurs.experiments.spec import Rows
+from secateurs.experiments.spec import ImageRows, Rows
 from secateurs.preparation import Preparation
 
 __all__ = ["Prepared", "prepare", "split"]
@@ -31,19 +32,21 @@ class Prepared:
         data: training rows, and validation rows if there are any; y are class codes.
         test: rows that nothing was chosen on.
         classes: labels in the order of the codes, of the whole table.
-        preparation: fitted on the training rows.
-        raw: the training, validation and test rows as they were read, for peers.
+        preparation: fitted on the training rows; None for images.
+        raw: the training, validation and test rows as they were read, for peers; None for images.
         seen: share of the test rows whose features also occur in training.
-        digest: of the table as it was read: equal for equal tables.
+        digest: of the table or images as they were read: equal for equal ones.
+        background: the value of an empty pixel, once normalised; 0 for tables.
     """
 
     data: Data
     test: tuple[Tensor, Tensor]
     classes: NDArray[Any]
-    preparation: Preparation
-    raw: tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]
+    preparation: Preparation | None
+    raw: tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame] | None
     seen: float
     digest: str
+    background: float = 0.0
 
 
 def split(
@@ -95,12 +98,47 @@ def split(
 
 
 @lru_cache(maxsize=2)  # cells of one split tend to come one after another
-def prepare(rows: Rows) -> Prepared:
+def prepare(rows: Rows | ImageRows) -> Prepared:
     """Read, split and encode the rows of a cell; the preparation is fitted on training rows only.
 
     Raises:
-        InputError: the table or its target cannot be used.
+        InputError: the table, its target or the images cannot be used.
     """
+    return _images(rows) if isinstance(rows, ImageRows) else _table(rows)
+
+
+def _seen(train: Tensor, test: Tensor) -> float:
+    """Return the share of the test rows that also occur in training."""
+    known = {x.tobytes() for x in train.numpy()}
+    return float(np.mean([x.tobytes() in known for x in test.numpy()]))
+
+
+def _images(rows: ImageRows) -> Prepared:
+    images = read_images(rows.dataset)
+    train, held = choose(
+        images.y_train, n_validation=rows.n_validation, n_train=rows.n_train, seed=rows.split
+    )
+    mean, std = statistics(images.x_train[train])
+
+    def pair(x: NDArray[np.uint8], y: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        return torch.from_numpy(normalised(x, mean, std)), torch.from_numpy(y.copy())
+
+    fitted = pair(images.x_train[train], images.y_train[train])
+    watched = pair(images.x_train[held], images.y_train[held]) if len(held) else None
+    test = pair(images.x_test, images.y_test)
+    return Prepared(
+        data=Data(train=fitted, validation=watched),
+        test=test,
+        classes=np.unique(images.y_train),
+        preparation=None,
+        raw=None,
+        seen=_seen(fitted[0], test[0]),
+        digest=images.digest,
+        background=float((-mean / std).mean()),
+    )
+
+
+def _table(rows: Rows) -> Prepared:
     table = read_table(rows.dataset)
     X, series = split_target(table, rows.target or table.target or "target")
     if pd.api.types.is_float_dtype(series) and not (series == series.round()).all():
@@ -118,7 +156,6 @@ def prepare(rows: Rows) -> Prepared:
         x = torch.from_numpy(encode_frame(preparation, X.iloc[at]))
         return x, torch.from_numpy(codes[at].astype(np.int64))
 
-    known = {x.tobytes() for x in tensors(train)[0].numpy()}
     x_test, y_test = tensors(test)
     return Prepared(
         data=Data(train=tensors(train), validation=tensors(held) if len(held) else None),
@@ -126,7 +163,7 @@ def prepare(rows: Rows) -> Prepared:
         classes=classes,
         preparation=preparation,
         raw=(X.iloc[train], X.iloc[held], X.iloc[test]),
-        seen=float(np.mean([x.tobytes() in known for x in x_test.numpy()])),
+        seen=_seen(tensors(train)[0], x_test),
         digest=hashlib.sha256(
             pd.util.hash_pandas_object(table.frame, index=False).to_numpy().tobytes()
         ).hexdigest()[:16],

@@ -10,10 +10,11 @@ import itertools
 import tomllib
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
+from secateurs import schedules
 from secateurs.descriptions import LATER
 from secateurs.errors import InputError
 from secateurs.experiments.typed import build, canonical, describe, kind_of
@@ -25,6 +26,8 @@ __all__ = [
     "FORMAT",
     "MEMBER_SEED",
     "Cell",
+    "ImageRows",
+    "NetworkName",
     "PeerCell",
     "ProbeCell",
     "Rows",
@@ -77,10 +80,37 @@ class Rows:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ImageRows:
+    """Which images of which set are trained on and watched; the set's own test images are tested.
+
+    Args:
+        dataset: "mnist", "fashion_mnist", sklearn:digits, or a file; see `data.images`.
+        split: seed of the draw of validation and training images, paired over arms.
+        n_validation: training images that are watched and never trained on, stratified.
+        n_train: how many of the rest are trained on, stratified; None is all of them.
+    """
+
+    dataset: str
+    split: int = 0
+    n_validation: int = 5_000
+    n_train: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.split < 0 or self.n_validation < 0 or (self.n_train or 2) < 2:
+            raise InputError(
+                "split and n_validation must be at least 0 and n_train at least 2 or null, got "
+                f"{self.split}, {self.n_validation} and {self.n_train}"
+            )
+
+
+NetworkName = Literal["mlp", "lenet_300_100"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class SearchCell:
     """The search of one supernetwork. Arguments as for `TicketCell` and `TicketConfig`."""
 
-    rows: Rows
+    rows: Rows | ImageRows
     search: PhaseConfig
     widths: tuple[int, ...] = PRESETS["default"].widths
     init_scale: float = 0.25
@@ -90,10 +120,13 @@ class SearchCell:
     seed: int = 0
     dropout: float = field(default=0.0, metadata=LATER)
     skip: bool = field(default=False, metadata=LATER)
+    network: NetworkName = field(default="mlp", metadata=LATER)
+    shift: int = field(default=0, metadata=LATER)
 
     def __post_init__(self) -> None:
         if not self.search.contrastive_weight:
             object.__setattr__(self, "corruption_rate", 0.0)
+            object.__setattr__(self, "shift", 0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -106,15 +139,18 @@ class TicketCell:
     Args:
         rows: the data.
         config: how the ticket is found.
-        widths: hidden layer sizes of the MLP.
-        corruption_rate: c of the views; counts only where a contrastive weight does.
+        widths: hidden layer sizes of the network.
+        corruption_rate: c of the views, of columns or pixels; counts only where a contrastive
+            weight does.
         class_weight: "balanced" weights the cross-entropy by n / (C * n_c).
         seed: of the start, the order of the data, views and controls.
         n_tickets: members of the ensemble; member i has the seed `seed + i * MEMBER_SEED`.
         dropout, skip: of the MLP, in the search and in the finetuning.
+        network: "mlp" (BatchNorm) or "lenet_300_100" (biases, no BatchNorm, Glorot start).
+        shift: pixels by which views of images are moved at most; counts as corruption_rate does.
     """
 
-    rows: Rows
+    rows: Rows | ImageRows
     config: TicketConfig = field(default_factory=TicketConfig)
     widths: tuple[int, ...] = PRESETS["default"].widths
     corruption_rate: float = 0.6
@@ -123,10 +159,17 @@ class TicketCell:
     n_tickets: int = field(default=1, metadata=LATER)
     dropout: float = field(default=0.0, metadata=LATER)
     skip: bool = field(default=False, metadata=LATER)
+    network: NetworkName = field(default="mlp", metadata=LATER)
+    shift: int = field(default=0, metadata=LATER)
 
     def __post_init__(self) -> None:
         if self.n_tickets < 1:
             raise InputError(f"n_tickets must be at least 1, got {self.n_tickets}")
+        if self.network != "mlp" and (self.dropout or self.skip):
+            raise InputError(
+                f"dropout and skip are the MLP's, got {self.dropout:g} and {self.skip} for "
+                f"{self.network}; leave them at their defaults"
+            )
         config = self.config
         if config.compression == 1:
             plain = TicketConfig(
@@ -142,6 +185,7 @@ class TicketCell:
         object.__setattr__(self, "config", config)
         if not (config.search.contrastive_weight or config.finetune.contrastive_weight):
             object.__setattr__(self, "corruption_rate", 0.0)
+            object.__setattr__(self, "shift", 0)
 
     @property
     def members(self) -> tuple["TicketCell", ...]:
@@ -150,6 +194,30 @@ class TicketCell:
             return ()
         seeds = (self.seed + i * MEMBER_SEED for i in range(self.n_tickets))
         return tuple(replace(self, n_tickets=1, seed=seed) for seed in seeds)
+
+    @property
+    def round_before(self) -> "TicketCell | None":
+        """The ticket whose trained weights are pruned further; None in a first or only round.
+
+        It ends as every round but the last does: trained by the search, without a control.
+        """
+        config = self.config
+        if config.compression == 1 or not config.search.epochs or self.n_tickets > 1:
+            return None
+        if config.compression_of == "model":  # what it keeps of the encoder is not known here
+            return None
+        rounds = config.schedule(1 / config.compression)
+        if len(rounds) == 1:
+            return None
+        shorter = replace(
+            config,
+            compression=1 / rounds[-2],
+            schedule=partial(schedules.listed, densities=rounds[:-1]),
+            finetune=config.search,
+            rewind="start" if config.rewind == "random" else config.rewind,
+            control="reversed" if config.control == "reversed" else "none",
+        )
+        return replace(self, config=shorter)
 
     @property
     def search_cell(self) -> SearchCell | None:
@@ -167,6 +235,8 @@ class TicketCell:
             seed=self.seed,
             dropout=self.dropout,
             skip=self.skip,
+            network=self.network,
+            shift=self.shift,
         )
 
 
@@ -194,7 +264,7 @@ class ProbeCell:
     ticket: TicketCell
 
     @property
-    def rows(self) -> Rows:
+    def rows(self) -> Rows | ImageRows:
         """The ticket's."""
         return self.ticket.rows
 
@@ -274,8 +344,10 @@ def needs(cell: Cell) -> tuple[Cell, ...]:
         return (cell.ticket, *needs(cell.ticket))
     if not isinstance(cell, TicketCell):
         return ()
-    search = cell.search_cell
-    return cell.members or (() if search is None else (search,))
+    if cell.members:
+        return cell.members
+    before, search = cell.round_before, cell.search_cell
+    return tuple(one for one in (search, before) if one is not None)
 
 
 def with_needs(cells: Iterable[Cell], *, without: Collection[str] = ()) -> dict[str, Cell]:

@@ -146,7 +146,8 @@ def _plain(hint: Any, value: Any, path: str) -> Any:
 def _union(options: tuple[Any, ...], value: Any, path: str, base: Any) -> Any:
     kinds = {kind_of(one): one for one in options if isinstance(one, type) and is_dataclass(one)}
     if kinds and isinstance(value, dict):
-        kind = value.get("kind", kind_of(type(base)) if base is not None else None)
+        # where nothing says which, it is the first: others came later
+        kind = value.get("kind", kind_of(type(base)) if base is not None else next(iter(kinds)))
         if kind not in kinds:
             raise InputError(f"{path}.kind must be one of {', '.join(kinds)}, got {kind!r}")
         return _dataclass(kinds[kind], value, path, base)

@@ -11,6 +11,7 @@ from secateurs.masks.counting import count, density, iou, kept_per_layer, ones, 
 from secateurs.masks.holding import Held, hold
 from secateurs.masks.matching import Mask, Scores, check
 from secateurs.masks.rewiring import rewire
+from secateurs.masks.rounds import keep_in_rounds
 from secateurs.masks.selection import keep_top, top_like
 from secateurs.masks.storage import load, pack, save, unpack
 from secateurs.masks.torch_prune import (
@@ -34,6 +35,7 @@ __all__ = [
     "hold",
     "import_torch_prune_",
     "iou",
+    "keep_in_rounds",
     "keep_top",
     "kept_per_layer",
     "layer_counts",

@@ -262,6 +262,8 @@ def _structure(store: Store, plan: Mapping[str, Any], frame: pd.DataFrame) -> li
     preferred = [arm for arm in shown["arm"] if "IUNet" in arm] or shown["arm"].tolist()
     chosen_row = shown[shown["arm"] == preferred[0]].iloc[0]
     _, meta = store.tensors(chosen_row["key"])
+    if "groups" not in meta:  # of images: there are no columns to draw
+        return blocks
     network, kept = trained(store, chosen_row["key"])
     name = "encoder.0.weight"
     by_column = column_norms(network.get_parameter(name), kept[name], meta["groups"])
