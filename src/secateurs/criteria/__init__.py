@@ -7,10 +7,11 @@ of selection, not of scores.
 
 from secateurs.criteria.activation import wanda
 from secateurs.criteria.control import random
+from secateurs.criteria.curvature import grasp, grasp_abs
 from secateurs.criteria.flow import synflow
 from secateurs.criteria.magnitudes import lamp, magnitude, normalised_magnitude
-from secateurs.criteria.saliency import BatchLoss, gradient, grasp, grasp_abs, snip
-from secateurs.criteria.scoring import Batches, Criterion
+from secateurs.criteria.saliency import gradient, snip
+from secateurs.criteria.scoring import Batches, BatchLoss, Criterion
 
 __all__ = [
     "CRITERIA",

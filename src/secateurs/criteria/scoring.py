@@ -6,17 +6,30 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from secateurs.errors import InputError
 from secateurs.masks import Scores
 
-__all__ = ["Batches", "Criterion", "differentiate", "finite", "pairs", "undisturbed"]
+__all__ = [
+    "BatchLoss",
+    "Batches",
+    "Criterion",
+    "Losses",
+    "differentiate",
+    "finite",
+    "pairs",
+    "undisturbed",
+]
 
 Criterion = Callable[..., Scores]
 """A function of a network that returns one number a weight; see `CRITERIA`."""
 
 Batches = Iterable[tuple[Any, Any]]
 """Pairs (x, y) of rows and targets: a list of pairs, a DataLoader, or one pair in a list."""
+
+BatchLoss = Callable[[Tensor, Any], Tensor]
+"""loss(outputs, y), a mean over rows: one of `objectives.LOSSES`, `F.cross_entropy`, ..."""
 
 
 @contextmanager
@@ -75,6 +88,76 @@ def differentiate(
         output, list(weights.values()), create_graph=create_graph, allow_unused=True
     )
     return dict(zip(weights, found, strict=True))
+
+
+class Losses:
+    """The loss of each batch as a function of copies of the chosen weights.
+
+    The network's own tensors take no part: their `grad` and `requires_grad` are never touched.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        chosen: dict[str, Tensor],
+        batches: Batches,
+        loss: BatchLoss,
+        temperature: float = 1.0,
+    ) -> None:
+        self.network, self.batches, self.loss = network, batches, loss
+        self.temperature = temperature
+        self.device = next(iter(chosen.values())).device
+        self.weights = {name: weight.detach().requires_grad_() for name, weight in chosen.items()}
+        # forward passes may write to buffers
+        self.rest = {name: buffer.clone() for name, buffer in network.named_buffers()}
+        self.rest |= {
+            name: p.detach() for name, p in network.named_parameters() if name not in chosen
+        }
+
+    def __iter__(self) -> Iterator[tuple[Tensor, int]]:
+        for x, y, n in pairs(self.batches, self.device):
+            outputs = functional_call(self.network, self.rest | self.weights, (x,))
+            value = self.loss(outputs / self.temperature if self.temperature != 1 else outputs, y)
+            if not isinstance(value, Tensor) or value.numel() != 1:
+                got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+                raise InputError(
+                    f"loss(outputs, y) must return one number as a tensor, got {got}; "
+                    "take the mean over the rows and do not call .item()"
+                )
+            yield value.sum(), n
+
+    def mean(self, derivative: Callable[[Tensor], dict[str, Tensor | None]]) -> Scores:
+        """Return the mean over rows of a derivative of the loss; a weight without one is left out.
+
+        Sums are signed: absolute values are taken of the whole, never of a batch.
+        """
+        means: Scores = {}
+        seen = 0
+        for value, n in self:
+            seen += n
+            for name, part in derivative(value).items():
+                if part is not None and name not in means:
+                    means[name] = torch.zeros_like(part)
+                if name in means:
+                    means[name].lerp_(
+                        means[name].new_zeros(()) if part is None else part.detach(), n / seen
+                    )
+        return means
+
+    def gradient(self) -> Scores:
+        """Return dL/dw.
+
+        Raises:
+            InputError: the loss does not depend on a weight.
+        """
+        means = self.mean(lambda value: differentiate(value, self.weights))
+        missing = [name for name in self.weights if name not in means]
+        if missing:
+            raise InputError(
+                f"the loss must depend on every scored weight, but not on {', '.join(missing)}; "
+                "leave them out with except_=, or mend the forward pass"
+            )
+        return means
 
 
 def finite(scores: Scores) -> Scores:
