@@ -233,6 +233,22 @@ def test_given_errors_need_one_row_a_point(runs):
         )
 
 
+def test_percent_left_renames_the_axis_and_moves_nothing(runs):
+    drawn = [
+        figures.accuracy_by_compression(runs, value="accuracy", ylabel="a", percent_left=percent)
+        for percent in (False, True)
+    ]
+    by_ratio, by_percent = map(Plot, drawn)
+    assert (by_percent.line(PALETTE[0]) == by_ratio.line(PALETTE[0])).all()
+    told = {"compression r": "weights left, %", "2": "50", "4": "25", "8": "12.5", "16": "6.25"}
+    told |= {"32": "3.12"}
+    values = by_ratio.words()
+    first = values.index("2")
+    assert by_percent.words()[first : first + 5] == [told[word] for word in values[first:][:5]]
+    assert told["compression r"] in by_percent.words()
+    assert "compression r" not in by_percent.words()
+
+
 def test_an_arm_keeps_its_colour_where_others_are_missing(runs):
     order = list(runs.arm.unique())
     some = runs[runs.arm == "no-ILO"]

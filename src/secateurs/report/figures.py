@@ -69,6 +69,7 @@ def accuracy_by_compression(
     x: str = "compression",
     error: str | None = None,
     ylabel: str,
+    percent_left: bool = False,
     order: Sequence[str] | None = None,
 ) -> str:
     """Return an SVG of `value` against compression, one line an arm (figure 2 of the paper).
@@ -82,6 +83,8 @@ def accuracy_by_compression(
         x: column of the compression r = 1/density, positive; on a scale of powers of two.
         error: column of standard errors; without it they come from the repeats.
         ylabel: what `value` is, with its unit.
+        percent_left: whether the axis is told as 100/r, the percentage of weights that are left,
+            which falls to the right as in the lottery ticket papers.
         order: all arms of a page, so that an arm has one colour in all of its figures.
 
     Raises:
@@ -110,7 +113,8 @@ def accuracy_by_compression(
         frame = frame[~is_dense]
     lines = _series(frame, value=value, by=by, x=x, error=error, names=names)
     labelled = ([level] if level else []) + lines
-    chart = drawing.framed_chart(ylabel=ylabel, xlabel="compression r", labels=_titles(labelled))
+    xlabel = "weights left, %" if percent_left else "compression r"
+    chart = drawing.framed_chart(ylabel=ylabel, xlabel=xlabel, labels=_titles(labelled))
     axes = chart.axes
     axes.set_xscale("log", base=2)
     ratios = sorted({float(r) for line in lines for r in line.x})
@@ -126,7 +130,9 @@ def accuracy_by_compression(
     if len(ratios) == 1:  # a scale needs a range
         axes.set_xlim(ratios[0] / 2, ratios[0] * 2)
     axes.xaxis.set_major_locator(FixedLocator(drawing.apart(chart, ratios)))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda r, _: f"{r:g}"))
+    axes.xaxis.set_major_formatter(
+        FuncFormatter(lambda r, _: f"{100 / r:.3g}" if percent_left else f"{r:g}")
+    )
     _label_ends(chart, labelled, level=level)
     return drawing.to_svg(chart)
 
