@@ -26,6 +26,7 @@ class Preset:
     scope: Scope
     steps: int | None = None
     epochs: int | None = None
+    only: tuple[str, ...] = ALL
 
     def phase(self, steps: int | None) -> PhaseConfig:
         """Return its training, shortened to so many steps; None is its own length."""
@@ -42,14 +43,15 @@ PRESETS = {
         scope="halved_last",
         steps=50_000,
     ),
-    # OpenLTH's default for mnist_lenet_300_100
+    # OpenLTH's default for mnist_lenet_300_100, but for its Kaiming start; the head stays dense
     "open_lth": Preset(
         optimizer=SGD(lr=0.1, momentum=0.0, nesterov=False),
         batch_size=128,
         scope="global",
         epochs=40,
+        only=("encoder.*",),
     ),
-    # Zhou et al. 2019, table S1
+    # Zhou et al. 2019: as lth2019, for 55 epochs
     "zhou2019": Preset(
         optimizer=AdamW(lr=1.2e-3, weight_decay=0.0, schedule="constant"),
         batch_size=60,
@@ -90,11 +92,11 @@ def rows(scale: str, dataset: str, seed: int, *, n_train: int | None = None) -> 
     return ImageRows(dataset=dataset, split=seed, n_validation=n_validation, n_train=n_train)
 
 
-def densities(scale: str, rounds: int) -> tuple[float, ...]:
-    """Return the densities after each round: 20% of what is left goes, of the last layer 10%."""
+def densities(scale: str, rounds: int, *, scope: Scope = "halved_last") -> tuple[float, ...]:
+    """Return the densities after each round of 20%, or of 10% in a last layer that is halved."""
     first, second = SCALES[scale].widths
     n_inputs = 64 if scale == "smoke" else 784
-    last = second * 10
+    last = second * 10 if scope == "halved_last" else 0
     share = last / (n_inputs * first + first * second + last)
     target = (1 - share) * 0.8**rounds + share * 0.9**rounds
     return geometric(target, last_share=share)
