@@ -9,6 +9,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from secateurs import criteria, objectives
+from secateurs.criteria.scoring import finite
 from secateurs.errors import InputError
 
 OF_BATCHES = ["gradient", "snip", "grasp", "grasp_abs"]
@@ -155,3 +156,8 @@ def test_a_loss_that_does_not_depend_on_a_weight_names_it(name):
         "2.weight",
         "4.weight",
     ]
+
+
+def test_scores_whose_sum_overflows_are_finite_all_the_same():
+    large = {"w": torch.full((2,), 3e38)}
+    assert finite(large) is large

@@ -46,7 +46,7 @@ def _positive(name: str, parameter: Tensor) -> Tensor:
         return parameter.detach()
     if name.rpartition(".")[2] == "bias":
         return torch.zeros_like(parameter, dtype=torch.float64)
-    return parameter.detach().double().abs()
+    return parameter.detach().abs().double()
 
 
 def synflow(
