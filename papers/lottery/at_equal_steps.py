@@ -6,14 +6,19 @@ keeps the same number of weights. Learning rates are the dense network's (`tune.
 secateurs paper papers/lottery/at_equal_steps.py --out runs/lottery --scale small
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
+import page
+import pandas as pd
 import recipe
+from page import COMPRESSION, END
 
 from secateurs import criteria
 from secateurs.experiments.spec import Run
+from secateurs.report.page import Block, Cell, Table
+from secateurs.report.tables import choose_arm
 from secateurs.schedules import exponential
 from secateurs.tickets import TicketConfig
 from secateurs.training import PhaseConfig
@@ -138,3 +143,88 @@ def runs(scale: str) -> list[Run]:
                     view = VIEW if config.search.contrastive_weight else {}
                     found.append(Run(cell=cell(config, **view), arm=name))
     return found
+
+
+# ---- the page --------------------------------------------------------------------------------
+
+AT_START = ("random", "magnitude at start", "SNIP", "GraSP", "SynFlow")
+BEST = "best at start"
+FEW = 0.13
+"""Contrasts are over this density and below: above, masks hardly matter."""
+
+CONTRASTS = {
+    "in rounds - one-shot": ("in rounds", "one-shot magnitude"),
+    "one-shot - best at start": ("one-shot magnitude", BEST),
+    "one-shot - the same shuffled": ("one-shot magnitude", "one-shot, mask shuffled"),
+    "IUNet - small start: what ILO adds": ("IUNet", "small start"),
+    "small start - one-shot: what PIS adds": ("small start", "one-shot magnitude"),
+    "IUNet - one-shot": ("IUNet", "one-shot magnitude"),
+}
+
+
+def _best_at_start(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the method that validation images prefer on each seed at each density."""
+    found = [
+        choose_arm(at, at, arms=AT_START, value=VALUE, name=BEST, unpaired="drop")
+        for r in page.compressions(frame, at_most=FEW)
+        if set((at := frame[frame[COMPRESSION] == r])["arm"]) & set(AT_START)
+    ]
+    return pd.concat([part for part in found if len(part)] or [frame.iloc[:0]])
+
+
+def _by_seed(frame: pd.DataFrame, arm: str, baseline: str) -> pd.Series:
+    """Return the mean difference over the few densities that both arms have, by seed."""
+    ratios = page.compressions(frame, at_most=FEW)
+    found = [page.minus(frame, END, arm, baseline, r) for r in ratios]
+    every = pd.concat([one for one in found if len(one)] or [pd.Series(dtype=float)])
+    return every.groupby(level=0).mean()
+
+
+def contrasts(frame: pd.DataFrame, name: str) -> Table:
+    """Return what each way to find a mask gains on another, over few weights."""
+    best = _best_at_start(frame)
+    both = pd.concat([frame, best]) if len(best) else frame
+    samples = {told: _by_seed(both, *arms) for told, arms in CONTRASTS.items()}
+    rows: list[list[Cell]] = []
+    for told, values in samples.items():
+        found = page.contrast(values)
+        if found is None:
+            rows.append([told, None, 0, None])
+        else:
+            rows.append([told, found.value(), found.n, found.interval()])
+    took = best["chosen_arm"].value_counts().items() if len(best) else ()
+    return Table(
+        title=f"{name}: contrasts",
+        columns=["contrast", "points", "seeds", "95% interval"],
+        rows=rows,
+        note=f"{page.over(samples.values())} Test accuracy at the end, in points: on each seed the "
+        f"mean over the densities of at most {100 * FEW:g}% that both arms have, paired. The "
+        "interval is Student's t over seeds, not adjusted for the number of contrasts. Best at "
+        "start: chosen by validation accuracy on each seed at each density"
+        + ("".join(f", {n} times {arm}" for arm, n in took) + "."),
+    )
+
+
+def figure(frame: pd.DataFrame) -> Sequence[Block]:
+    """Return accuracy against density of every task, contrasts, and what the layers keep."""
+    blocks: list[Block] = []
+    arms, baseline = ("dense", *ARMS), "one-shot magnitude"
+    for name, part in page.tasks(frame):
+        ratios, r = page.compressions(part), page.nearest(part, 5.0)
+        blocks += page.by_density(
+            part, END, title=f"{name}: accuracy", ylabel="test accuracy, %", order=arms
+        )
+        blocks += [
+            page.grid(
+                f"{name}: numbers", arms, [1.0, *ratios], partial(page.seen, part, END),
+                note="Test accuracy at the end, in %, by weights left.",
+            ),
+            page.grid(
+                f"{name}: minus {baseline}", [arm for arm in arms if arm != baseline], ratios,
+                lambda arm, r, part=part: page.minus(part, END, arm, baseline, r),
+                note="Differences of test accuracy at the end, in points, paired by seed.",
+            ),
+            contrasts(part, name),
+            page.layers(part, [(arm, arm, r) for arm in ARMS], title=f"{name}: layers at 5%"),
+        ]  # fmt: skip
+    return blocks
