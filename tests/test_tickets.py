@@ -13,6 +13,7 @@ from secateurs.data.views import corruption
 from secateurs.errors import InputError
 from secateurs.measures.size import n_parameters, n_parameters_kept
 from secateurs.networks.init import initialise_, scale_
+from secateurs.networks.lenet import LeNet300100
 from secateurs.optimizers import SGD, AdamW, BetaLasso
 from secateurs.seeds import stream
 from secateurs.training import PhaseConfig, train
@@ -281,10 +282,11 @@ def test_iterative_pruning_is_train_prune_rewind_again(make_network, data):
     network, mask = make_network(), None
     options = {"seed": 0, "prunable": ENCODER}
     train(network, data, SEARCH, name="search", **options)
-    for density, name, phase in [(0.5, "round 1", SEARCH), (0.25, "finetune", FINETUNE)]:
+    for density, name, phase in [(0.5, "search", SEARCH), (0.25, "finetune", FINETUNE)]:
         mask = masks.keep_top(criteria.magnitude(network, only="enc*"), density, within=mask)
         network = make_network()
         train(network, data, phase, name=name, mask=mask, **options)
+        assert density != 0.5 or same(ticket.searched.state, network.state_dict())
     assert same(ticket.mask, mask)
     assert same(ticket.network.state_dict(), network.state_dict())
 
@@ -641,3 +643,394 @@ def test_one_search_serves_many_compressions(make_network, data, view, tmp_path)
         apart = tickets.prune(make_network(), data, alone, config, view=view)
         assert same_ticket(ticket, apart)
     assert len(searches) == SEARCH.epochs
+
+
+# --- what is pruned -------------------------------------------------------------------------------
+
+
+def plain_sequential():
+    network = nn.Sequential(
+        nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 3)
+    )
+    initialise_(network, generator=torch.Generator().manual_seed(0))
+    return network
+
+
+@pytest.mark.parametrize(
+    ("only", "names"),
+    [
+        (("*",), ["0.weight", "2.weight", "4.weight"]),
+        (("2.*", "4.weight"), ["2.weight", "4.weight"]),
+        (("0*",), ["0.weight"]),
+    ],
+)
+def test_only_says_what_is_pruned_in_a_network_without_an_encoder(data, only, names):
+    config = replace(CONFIG, only=only, compression=2)
+    ticket = find_ticket(plain_sequential(), data, config)
+    assert list(ticket.mask) == names
+    n = sum(plain_sequential().get_parameter(name).numel() for name in names)
+    assert masks.count(ticket.mask) == n // 2
+    masks.check_held(dict(ticket.network.named_parameters()), ticket.mask)
+    for name in {"0.weight", "2.weight", "4.weight"} - set(names):
+        assert (ticket.network.get_parameter(name) != 0).all()
+
+
+def test_only_counts_beside_an_encoder_too(make_network, data, view):
+    ticket = find_ticket(make_network(), data, replace(IUNET, only=("*",)), view=view)
+    assert list(ticket.mask) == [*ENCODER, "decoder.weight"]
+    assert masks.count(ticket.mask) == (6 * 16 + 16 * 16 + 16 * 3) // 4
+    encoder = find_ticket(make_network(), data, replace(IUNET, only=("encoder.*",)), view=view)
+    assert same_ticket(encoder, find_ticket(make_network(), data, IUNET, view=view))
+
+
+def test_without_encoder_or_only_the_error_names_both_remedies(data):
+    rule = r"must have a submodule 'encoder'.*pass encoder='NAME' .*or only=\('\*',\) in the config"
+    refuse(plain_sequential, data, CONFIG, rule)
+
+
+@pytest.mark.parametrize("phase", ["search", "finetune"])
+def test_a_contrastive_term_needs_an_encoder_even_with_only(data, view, phase):
+    contrasting = replace(SEARCH, contrastive_weight=1.0)
+    config = replace(CONFIG, only=("*",), **{phase: contrasting})
+    refuse(plain_sequential, data, config, r"must have a submodule 'encoder'", view=view)
+    ticket = find_ticket(plain_sequential(), data, config, view=view, encoder="2")
+    assert len(ticket.mask) == 3
+
+
+def test_patterns_that_match_nothing_are_refused_with_the_names_there_are(data):
+    config = replace(CONFIG, only=("layer.*",))
+    refuse(plain_sequential, data, config, r"no Linear or Conv weight matches .*0.weight, 2.weight")
+
+
+def test_less_than_one_scored_row_is_refused():
+    with pytest.raises(InputError, match="scored_rows must be at least 1, got 0"):
+        TicketConfig(scored_rows=0)
+
+
+# --- criteria that look at data -------------------------------------------------------------------
+
+AT_START = replace(CONFIG, search=replace(SEARCH, epochs=0), only=("*",))
+
+
+def by_hand(name, network, data, seed, n_rows, batch_size=32):
+    """Return the scores of a criterion on the rows that a ticket of this seed looks at."""
+    x, y = data.train
+    rows = torch.randperm(len(x), generator=stream(seed, "scored rows"))[:n_rows]
+    arguments = {"batches": [(x[at], y[at]) for at in rows.split(batch_size)]}
+    if name == "synflow":
+        arguments = {"example": x[:1]}
+    return criteria.CRITERIA[name](network, **arguments)
+
+
+@pytest.mark.parametrize("n_rows", [20, 70, 1_000])
+@pytest.mark.parametrize("name", ["snip", "grasp", "grasp_abs", "gradient", "synflow", "wanda"])
+def test_criteria_at_the_start_are_the_criteria_by_hand(data, name, n_rows):
+    config = replace(AT_START, criterion=criteria.CRITERIA[name], scored_rows=n_rows)
+    network = plain_sequential()
+    ticket = find_ticket(network, data, config, seed=3)
+    scores = by_hand(name, plain_sequential(), data, 3, n_rows)
+    assert same(ticket.mask, masks.keep_top(scores, 0.25, min_per_layer=1))
+    assert same(network.state_dict(), plain_sequential().state_dict())
+    assert same(find_ticket(copy.deepcopy(network), data, config, seed=3).mask, ticket.mask)
+    assert {row["phase"] for row in ticket.history} == {"finetune"}
+
+
+@pytest.mark.parametrize("name", ["snip", "grasp", "gradient", "wanda"])
+def test_other_rows_give_another_mask(data, name):
+    config = replace(AT_START, criterion=criteria.CRITERIA[name], scored_rows=10)
+    found = [find_ticket(plain_sequential(), data, config, seed=seed).mask for seed in (0, 1)]
+    more = find_ticket(plain_sequential(), data, replace(config, scored_rows=80)).mask
+    assert not same(found[0], found[1])
+    assert not same(found[0], more)
+
+
+def test_the_loss_of_the_search_is_the_loss_that_is_scored(data):
+    def reversed_classes(logits, y, weight):
+        assert weight is None
+        return torch.nn.functional.cross_entropy(logits, 2 - y)
+
+    search = replace(AT_START.search, loss=reversed_classes)
+    config = replace(AT_START, search=search, criterion=criteria.snip)
+    other = Data(train=(data.train[0], 2 - data.train[1]))
+    scores = by_hand("snip", plain_sequential(), other, 0, 100)
+    mask = masks.keep_top(scores, 0.25, min_per_layer=1)
+    assert same(find_ticket(plain_sequential(), data, config).mask, mask)
+    assert not same(find_ticket(plain_sequential(), other, config).mask, mask)
+
+
+def test_synflow_in_rounds_is_its_loop_by_hand(data):
+    schedule = partial(schedules.exponential, rounds=20)
+    config = replace(AT_START, compression=16, criterion=criteria.synflow, schedule=schedule)
+    ticket = find_ticket(plain_sequential(), data, config)
+    network, mask = plain_sequential(), None
+    n = 6 * 16 + 16 * 8 + 8 * 3
+    for density in schedule(1 / 16):
+        scores = criteria.synflow(network, data.train[0][:1])
+        mask = masks.keep_top(scores, density, within=mask, min_per_layer=1)
+        masks.apply_(network, mask)
+    assert same(ticket.mask, mask)
+    assert masks.count(mask) == round(n / 16)
+    assert same(ticket.start, plain_sequential().state_dict())
+    once = find_ticket(plain_sequential(), data, replace(config, schedule=schedules.one_shot))
+    assert not same(once.mask, mask)
+
+
+@pytest.mark.parametrize("name", ["magnitude", "snip", "synflow"])
+def test_rounds_without_a_search_are_keep_in_rounds(data, name):
+    schedule = partial(schedules.linear, rounds=4)
+    config = replace(AT_START, criterion=criteria.CRITERIA[name], schedule=schedule, scope="erk")
+    kept = masks.keep_in_rounds(
+        plain_sequential(),
+        lambda network: by_hand(name, network, data, 0, 100) if name != "magnitude"
+        else criteria.magnitude(network),
+        schedule(0.25),
+        scope="erk",
+        min_per_layer=1,
+    )  # fmt: skip
+    ticket = find_ticket(plain_sequential(), data, config)
+    assert same(ticket.mask, kept)
+    assert len(ticket.history) == FINETUNE.epochs
+
+
+# --- rounds as a chain ----------------------------------------------------------------------------
+
+SAME = replace(CONFIG, init_scale=1.0, finetune=SEARCH)
+"""The finetuning repeats the search, as in the lottery papers."""
+
+
+@pytest.mark.parametrize("rewind", ["start", "scaled_start", "step:2", "none", "random", "lr:2"])
+@pytest.mark.parametrize("control", ["none", "shuffled", "reversed"])
+def test_rounds_in_one_call_are_a_fold_of_one_shot_rounds(
+    make_network, data, view, rewind, control
+):
+    search = replace(IUNET.search, optimizer=SGD(lr=0.05, schedule="cosine"))
+    kept = (0.6, 0.4, 0.2)
+    config = replace(
+        IUNET, search=search, finetune=search if rewind == "lr:2" else FINETUNE, rewind=rewind,
+        control=control, compression=5, schedule=partial(schedules.listed, densities=kept),
+    )  # fmt: skip
+    whole = find_ticket(make_network(), data, config, view=view, seed=3)
+    searched = tickets.search(make_network(), data, config, view=view, seed=3)
+    for density in kept[:-1]:
+        one = replace(
+            config, compression=1 / density, schedule=schedules.one_shot, finetune=search,
+            rewind="start" if rewind == "random" else rewind,
+            control="reversed" if control == "reversed" else "none",
+        )  # fmt: skip
+        ticket = tickets.prune(make_network(), data, searched, one, view=view, seed=3)
+        assert ticket.density == pytest.approx(density, abs=2e-3)
+        searched = ticket.as_searched()
+    last = replace(config, schedule=schedules.one_shot)
+    ticket = tickets.prune(make_network(), data, searched, last, view=view, seed=3)
+    assert same_ticket(ticket, whole)
+    assert same(ticket.searched.mask, whole.searched.mask)
+    told = [[(row["epoch"], row["lr"], row["loss"]) for row in one.history]
+            for one in (ticket, whole)]  # fmt: skip
+    assert told[0] == told[1]
+
+
+def test_as_searched_is_the_ticket_before_it_is_pruned_again(make_network, data):
+    config = replace(SAME, rewind="step:2", compression=2)
+    ticket = find_ticket(make_network(), data, config)
+    searched = ticket.as_searched()
+    assert same(searched.start, make_network().state_dict())
+    assert same(searched.kept, ticket.searched.kept)
+    assert same(searched.state, ticket.network.state_dict())
+    assert same(searched.mask, ticket.mask)
+    assert searched.history == ticket.history
+    with pytest.raises(InputError, match=r"asks for 235 weights but only 176 are left"):
+        tickets.prune(make_network(), data, searched, replace(config, compression=1.5))
+
+
+@pytest.mark.parametrize("rewind", ["start", "none"])
+def test_a_phase_that_repeats_the_search_has_its_batches(make_network, data, rewind):
+    seen = []
+
+    def loss(logits, y, weight):
+        if len(y) != 40:  # validation
+            seen.append(y.tolist())
+        return torch.nn.functional.cross_entropy(logits, y)
+
+    phase = replace(SEARCH, loss=loss)
+    config = replace(SAME, search=phase, finetune=phase, rewind=rewind)
+    find_ticket(make_network(), data, config)
+    assert len(seen) == 12
+    assert seen[:6] == seen[6:]
+    seen.clear()
+    find_ticket(make_network(), data, replace(config, finetune=replace(phase, epochs=1)))
+    assert seen[:3] != seen[6:]
+    assert [len(y) for y in seen[:3]] == [len(y) for y in seen[6:]]
+
+
+@pytest.mark.parametrize("k", [0, 1, 3, 4, 6])
+def test_a_late_rewind_trains_what_is_left_of_the_search(make_network, data, k):
+    passes = []
+
+    def loss(logits, y, weight):
+        if len(y) != 40:
+            passes.append(y.tolist())
+        return torch.nn.functional.cross_entropy(logits, y)
+
+    phase = replace(SEARCH, loss=loss, optimizer=SGD(lr=0.05, schedule="cosine"))
+    config = replace(SAME, search=phase, finetune=phase, rewind=f"step:{k}")
+    ticket = find_ticket(make_network(), data, config)
+    assert passes[6:] == passes[k:6]
+    if k:
+        until_k = make_network()
+        one = replace(phase, epochs=1 if k <= 3 else 2)
+        # a whole search of so many steps, in the learning rates of the longer one
+        kept = train(until_k, data, phase, name="search", seed=0, prunable=ENCODER, keep_step=k)
+        assert same(ticket.start, kept.kept)
+        constant = replace(one, steps=k, optimizer=SGD(lr=0.05))
+        stopped = make_network()
+        train(stopped, data, constant, name="search", seed=0, prunable=ENCODER)
+        same_rates = k <= 3  # those of the first epoch
+        assert same(ticket.start, stopped.state_dict()) == same_rates
+        for name in ("encoder.1.running_mean", "encoder.1.running_var"):
+            assert not torch.equal(ticket.start[name], make_network().state_dict()[name])
+        assert int(ticket.start["encoder.1.num_batches_tracked"]) == k
+    rates = [row["lr"] for row in ticket.history]
+    assert rates[:2] == pytest.approx([0.05, 0.025])
+    assert rates[2:] == rates[k // 3 : 2]
+
+
+def test_with_nothing_pruned_a_late_rewind_ends_where_the_search_did(make_network, data):
+    phase = replace(SEARCH, optimizer=SGD(lr=0.05, momentum=0, nesterov=False, schedule="cosine"))
+    for k in (1, 4):
+        config = replace(SAME, search=phase, finetune=phase, rewind=f"step:{k}", compression=1)
+        ticket = find_ticket(make_network(), data, config)
+        assert same(ticket.network.state_dict(), ticket.searched.state)
+
+
+# --- rewinding of learning rates ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("k", [0, 2, 3, 5, 6])
+@pytest.mark.parametrize("compression", [1, 4])
+def test_a_rewind_of_learning_rates_keeps_the_weights(make_network, data, k, compression):
+    phase = replace(SEARCH, epochs=3, optimizer=SGD(lr=0.05, schedule="cosine"))
+    config = replace(SAME, search=phase, finetune=phase, rewind=f"lr:{k}", compression=compression)
+    ticket = find_ticket(make_network(), data, config)
+    assert same(ticket.start, ticket.searched.state)
+    twin = make_network()
+    train(twin, data, phase, name="search", seed=0, prunable=ENCODER)
+    assert same(ticket.start, twin.state_dict())
+    train(twin, data, phase, name="search", seed=0, prunable=ENCODER, first_step=k,
+          mask=ticket.mask)  # fmt: skip
+    assert same(ticket.network.state_dict(), twin.state_dict())
+    rates = [row["lr"] for row in ticket.history]
+    assert rates[:3] == pytest.approx([0.05, 0.0375, 0.0125])
+    assert rates[3:] == rates[k // 3 : 3]
+
+
+def test_learning_rates_of_the_beginning_are_no_rewind(make_network, data):
+    found = [find_ticket(make_network(), data, replace(SAME, rewind=r)) for r in ("lr:0", "none")]
+    assert same_ticket(*found)
+    later = find_ticket(make_network(), data, replace(SAME, rewind="lr:3"))
+    assert not same_ticket(found[0], later)
+
+
+def test_a_rewind_of_learning_rates_needs_a_phase_that_repeats_the_search(make_network, data):
+    with pytest.raises(InputError, match=r"finetune must equal search, got rewind='lr:2'") as err:
+        replace(CONFIG, rewind="lr:2")
+    assert "\n" not in str(err.value)
+    config = replace(SAME, rewind="lr:7")
+    refuse(make_network, data, config, "rewind='lr:7' must lie within the search")
+
+
+# --- controls that do something -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rounds", [1, 3])
+def test_every_control_changes_the_mask_and_keeps_as_many(make_network, data, view, rounds):
+    config = replace(
+        IUNET,
+        search=replace(IUNET.search, optimizer=SGD(lr=0.5)),
+        compression=8,
+        schedule=partial(schedules.exponential, rounds=rounds),
+        criterion=criteria.lamp,
+    )
+    find = partial(find_ticket, make_network(), data, view=view, seed=5)
+    plain = find(config)
+    changed = {c: find(replace(config, control=c))
+               for c in ("shuffled", "shuffled_globally", "top_start", "reversed")}  # fmt: skip
+    for one in changed.values():
+        assert masks.count(one.mask) == masks.count(plain.mask) == 44
+        assert masks.iou(one.mask, plain.mask) < 0.9
+        masks.check_held(one.network.state_dict(), one.mask)
+        assert same(one.start, plain.start)
+    of_layers = masks.kept_per_layer(plain.mask)
+    for name in ("shuffled", "top_start"):
+        assert masks.kept_per_layer(changed[name].mask) == of_layers
+    for name in ("shuffled_globally", "reversed"):
+        assert masks.kept_per_layer(changed[name].mask) != of_layers
+    assert masks.iou(changed["reversed"].mask, plain.mask) < 0.05
+    masked = [changed[name].mask for name in changed]
+    assert not any(same(a, b) for i, a in enumerate(masked) for b in masked[:i])
+    if rounds > 1:  # only what the last pruning found is changed, except for scores
+        before = plain.searched.mask
+        assert all(same(one.searched.mask, before) == (name != "reversed")
+                   for name, one in changed.items())  # fmt: skip
+
+
+def test_a_global_shuffle_spreads_the_mask_evenly(make_network, data):
+    def first_layer_only(network, *, only):
+        scores = criteria.magnitude(network, only=only)
+        return {ENCODER[0]: 100 + scores[ENCODER[0]], ENCODER[1]: scores[ENCODER[1]]}
+
+    config = replace(CONFIG, criterion=first_layer_only)
+    assert masks.kept_per_layer(find_ticket(make_network(), data, config).mask) == {
+        ENCODER[0]: 87, ENCODER[1]: 1
+    }  # fmt: skip
+    shuffled = find_ticket(make_network(), data, replace(config, control="shuffled_globally"))
+    kept = masks.kept_per_layer(shuffled.mask)
+    assert sum(kept.values()) == 88
+    assert 12 <= kept[ENCODER[0]] <= 36  # 24 are expected
+
+
+@pytest.mark.parametrize("epochs", [0, 2])
+def test_reversed_keeps_exactly_the_lowest_scores(make_network, data, epochs):
+    search = replace(SEARCH, epochs=epochs)
+    config = replace(CONFIG, search=search, control="reversed", min_per_layer=0)
+    ticket = find_ticket(make_network(), data, config)
+    sizes = {name: ticket.searched.state[name].abs() for name in ENCODER}
+    kept = torch.cat([sizes[name][ticket.mask[name]] for name in ENCODER])
+    others = torch.cat([sizes[name][~ticket.mask[name]] for name in ENCODER])
+    assert len(kept) == 88
+    assert kept.max() <= others.min()
+
+
+def test_random_weights_in_rounds_have_the_tickets_mask_and_nothing_else_of_it(make_network, data):
+    rounds = replace(SAME, compression=8, schedule=partial(schedules.exponential, rounds=3))
+    found = {
+        rewind: find_ticket(make_network(), data, replace(rounds, rewind=rewind))
+        for rewind in ("start", "random")
+    }
+    assert same(found["random"].mask, found["start"].mask)
+    assert same(found["random"].searched.state, found["start"].searched.state)
+    fresh = make_network()
+    initialise_(fresh, generator=stream(0, "rewind"))
+    assert same(found["random"].start, fresh.state_dict())
+    assert not same(found["random"].network.state_dict(), found["start"].network.state_dict())
+
+
+def test_random_weights_are_drawn_as_the_network_draws_its_own(data):
+    network = LeNet300100(6, 3, widths=(80, 40))
+    initialise_(network, generator=torch.Generator().manual_seed(0))
+    config = replace(CONFIG, rewind="random", finetune=replace(FINETUNE, epochs=0))
+    ticket = find_ticket(network, data, config)
+    for name, fans in {"encoder.1": 6 + 80, "encoder.3": 80 + 40, "decoder": 40 + 3}.items():
+        weight = ticket.start[f"{name}.weight"]
+        assert not torch.equal(weight, network.get_parameter(f"{name}.weight"))
+        # Glorot's; Kaiming's would be larger by .5 to 4 in variance
+        error = weight.numel() ** -0.5
+        assert float(weight.std()) == pytest.approx((2 / fans) ** 0.5, rel=3 * error)
+        assert (ticket.start[f"{name}.bias"] == 0).all()
+    masks.check_held(ticket.network.state_dict(), ticket.mask)
+
+
+def test_a_dense_network_may_have_a_time_limit_whatever_its_schedule(make_network, data):
+    listed = partial(schedules.listed, densities=(0.5, 0.25))
+    dense = replace(CONFIG, compression=1, schedule=listed)
+    limited = find_ticket(make_network(), data, dense, time_limit=1e6)
+    assert same_ticket(limited, find_ticket(make_network(), data, dense))

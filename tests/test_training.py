@@ -818,3 +818,209 @@ def test_reestimated_statistics_never_see_a_batch_of_one(make_network):
     network = make_network()
     training.reestimate_statistics_(network, torch.randn(33, 6), batch_size=32)
     assert all(torch.isfinite(t).all() for t in network.state_dict().values())
+
+
+# --- phases by steps, later first steps, curves --------------------------------------------------
+
+PLAIN = SGD(lr=0.05, momentum=0.0, nesterov=False, schedule="cosine")
+
+
+def n_passes(network):
+    """Return a list that grows by one in every training pass."""
+    seen = []
+    network.register_forward_pre_hook(lambda m, _: seen.append(1) if m.training else None)
+    return seen
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 7])
+def test_a_phase_by_steps_takes_so_many_and_no_more(make_network, data, n):
+    network = make_network()
+    seen = n_passes(network)
+    phase = PhaseConfig(steps=n, batch_size=32, optimizer=SGD(lr=0.05))
+    trained = fit(network, data, phase)
+    assert (phase.n_steps(97), phase.n_epochs(97)) == (n, -(-n // 3))
+    assert len(seen) == n
+    assert len(trained.history) == -(-n // 3)
+    assert trained.complete
+    # with a constant learning rate it is the beginning of a longer phase
+    longer = make_network()
+    kept = fit(longer, data, replace(phase, steps=None, epochs=3), keep_step=n).kept
+    assert same(network.state_dict(), kept)
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine", "restarts"])
+def test_as_many_steps_as_epochs_have_are_those_epochs_to_the_bit(make_network, data, schedule):
+    by_epochs = PhaseConfig(epochs=5, batch_size=32, optimizer=SGD(lr=0.05, schedule=schedule))
+    by_steps = replace(by_epochs, epochs=105, steps=5 * 3)
+    one, other = make_network(), make_network()
+    first, second = fit(one, data, by_epochs), fit(other, data, by_steps)
+    assert same(one.state_dict(), other.state_dict())
+    assert without_seconds(first.history) == without_seconds(second.history)
+    assert by_steps.n_epochs(97) == 5
+
+
+@pytest.mark.parametrize("kills", [[1], [4], [7], [8], [5, 3, 1]], ids=str)
+@pytest.mark.parametrize("first_step", [0, 2])
+def test_a_phase_by_steps_and_its_curve_resume_to_the_bit(
+    make_network, data, tmp_path, monkeypatch, kills, first_step
+):
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", -1.0)
+    phase = PhaseConfig(steps=10, batch_size=32, optimizer=AdamW(lr=3e-3))
+
+    def follow(network, step):
+        return {"out": float(outputs(network, data.validation[0]).sum())}
+
+    whole, expected, resumed, found = uninterrupted_and_resumed(
+        make_network, data, phase, kills, tmp_path / "x",
+        keep_step=5, first_step=first_step, follow=follow, every=2,
+    )  # fmt: skip
+    assert same(resumed.state_dict(), whole.state_dict())
+    assert same(found.kept, expected.kept)
+    assert without_seconds(found.history) == without_seconds(expected.history)
+    assert found.curve == expected.curve
+    assert [row["step"] for row in found.curve] == list(range(first_step, 11, 2))
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"steps": 0}, "got 0, 105 and 1"),
+        ({"steps": -3}, "got -3, 105 and 1"),
+        ({"steps": 5, "epochs": 0}, "got 5, 0 and 1"),
+        ({"steps": 5, "snapshots": 2, "optimizer": AdamW()}, "got 5, 105 and 2"),
+    ],
+)
+def test_impossible_steps_are_refused(options, told):
+    rule = "steps must be at least 1, beside epochs above 0 and one snapshot, "
+    with pytest.raises(InputError, match=rule + told):
+        PhaseConfig(**options)
+
+
+@pytest.mark.parametrize("k", [0, 1, 2, 3, 5, 6, 9, 11, 12])
+@pytest.mark.parametrize("phase", [{"epochs": 4}, {"steps": 11}], ids=str)
+def test_from_step_k_on_training_is_the_uninterrupted_one_to_the_bit(make_network, data, phase, k):
+    """Without momentum the optimizer holds nothing: weights, batches and rates are all."""
+    phase = PhaseConfig(batch_size=32, optimizer=PLAIN, **phase)
+    n_steps = phase.n_steps(97)
+    if k > n_steps:
+        with pytest.raises(InputError, match=r"search must begin within its 11 steps, got step 12"):
+            fit(make_network(), data, phase, first_step=k)
+        return
+    whole, later = make_network(), make_network(seed=1)
+    expected = fit(whole, data, phase, keep_step=k)
+    later.load_state_dict(expected.kept)
+    seen = n_passes(later)
+    found = fit(later, data, phase, first_step=k)
+    assert len(seen) == n_steps - k
+    assert same(later.state_dict(), whole.state_dict())
+    assert found.complete
+    whole_epochs = -(-k // 3)  # of which at least a part is trained, and those all of which is
+    rows = [(row["epoch"], row["lr"]) for row in found.history]
+    assert rows == [(row["epoch"], row["lr"]) for row in expected.history][k // 3 :][: len(rows)]
+    assert len(rows) == (0 if k == n_steps else len(expected.history) - k // 3)
+    n_whole = len(expected.history) - whole_epochs
+    assert (
+        without_seconds(found.history)[len(rows) - n_whole :]
+        == (without_seconds(expected.history)[whole_epochs:])
+    )
+
+
+def test_from_the_end_of_an_epoch_views_and_dropout_continue_to_the_bit(data, view):
+    for options in ({"contrastive_weight": 1.0}, {"mixup": 0.4}):
+        phase = PhaseConfig(epochs=3, batch_size=32, optimizer=PLAIN, **options)
+        whole, later = regularised(), regularised(seed=1)
+        later.load_state_dict(fit(whole, data, phase, view=view, keep_step=6).kept)
+        fit(later, data, phase, view=view, first_step=6)
+        assert same(later.state_dict(), whole.state_dict())
+
+
+@pytest.mark.parametrize("first_step", [-1, 7])
+def test_a_first_step_outside_the_phase_is_refused_in_one_line(make_network, data, first_step):
+    phase = PhaseConfig(epochs=2, batch_size=32)
+    with pytest.raises(InputError, match=rf"within its 6 steps, got step {first_step}; ") as err:
+        fit(make_network(), data, phase, first_step=first_step)
+    assert "\n" not in str(err.value)
+
+
+def test_after_the_deadline_one_epoch_is_trained_from_a_later_step_too(make_network, data):
+    phase = PhaseConfig(epochs=5, batch_size=32)
+    late = fit(make_network(), data, phase, first_step=7, deadline=-math.inf)
+    assert [row["epoch"] for row in late.history] == [3]
+    assert not late.complete
+
+
+def test_a_phase_can_have_the_streams_of_another(view, data):
+    states = []
+    for name, streams in (("search", None), ("finetune", "search"), ("finetune", None)):
+        network = regularised()  # dropout, views and order are all drawn
+        phase = PhaseConfig(epochs=2, batch_size=32, contrastive_weight=1.0)
+        trained = fit(network, data, phase, name=name, stream_name=streams, view=view)
+        states.append(network.state_dict())
+        assert {row["phase"] for row in trained.history} == {name}
+    assert same(states[0], states[1])
+    assert not same(states[0], states[2])
+
+
+@pytest.mark.parametrize(
+    ("n", "every", "first", "steps"),
+    [
+        (7, 3, 0, [0, 3, 6, 7]),
+        (6, 3, 0, [0, 3, 6]),
+        (7, 100, 0, [0, 7]),
+        (7, 3, 4, [4, 6, 7]),
+        (7, 1, 5, [5, 6, 7]),
+        (7, 3, 7, [7]),
+        (7, 7, 0, [0, 7]),
+    ],
+)
+def test_a_curve_has_a_row_first_and_last_and_every_so_many_steps(
+    data, view, n, every, first, steps
+):
+    phase = PhaseConfig(steps=n, batch_size=32, contrastive_weight=1.0)
+    plain, followed = regularised(), regularised()
+    x, y = data.validation
+
+    def follow(network, step):
+        assert network is followed
+        loss = objectives.cross_entropy(outputs(network, x, tile=40), y, None)
+        return {"loss": float(loss), "count": step}
+
+    kept = {k: fit(regularised(), data, phase, view=view, first_step=first, keep_step=k).kept
+            for k in steps[1:]}  # fmt: skip
+    assert fit(plain, data, phase, view=view, first_step=first).curve == []
+    trained = fit(followed, data, phase, view=view, first_step=first, follow=follow, every=every)
+    assert same(followed.state_dict(), plain.state_dict())
+    assert [row["step"] for row in trained.curve] == steps
+    assert {row["phase"] for row in trained.curve} == {"search"}
+    for row in trained.curve[1:]:  # each row is of the network after so many steps
+        twin = regularised()
+        twin.load_state_dict(kept[row["step"]])
+        assert row["loss"] == float(objectives.cross_entropy(outputs(twin, x, tile=40), y, None))
+        assert row["count"] == row["step"]
+
+
+def test_a_curve_that_begins_after_an_interruption_claims_no_first_step(
+    make_network, data, tmp_path, monkeypatch
+):
+    """The first step was not followed, and the state that it was of is gone."""
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", -1.0)
+    phase = PhaseConfig(epochs=3, batch_size=32)
+    network = make_network()
+    kill_at(network, 5)
+    with pytest.raises(Killed):
+        fit(network, data, phase, save_to=tmp_path / "x")
+    resumed = fit(
+        make_network(), data, phase, save_to=tmp_path / "x", follow=lambda *_: {}, every=2
+    )
+    assert [row["step"] for row in resumed.curve] == [4, 6, 8, 9]
+
+
+@pytest.mark.parametrize("tile", [1, 7, 128, 1000])
+def test_outputs_in_other_tiles_are_the_same_but_for_rounding(make_network, data, tile):
+    network, x = make_network(), data.train[0]
+    sizes = []
+    network.register_forward_pre_hook(lambda module, inputs: sizes.append(len(inputs[0])))
+    found = outputs(network, x, tile=tile)
+    assert sizes == [tile] * -(-97 // tile)
+    torch.testing.assert_close(found, outputs(network, x))
+    assert torch.equal(outputs(network, x[5:9], tile=tile), found[5:9])

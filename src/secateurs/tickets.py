@@ -39,6 +39,7 @@ __all__ = [
     "TicketConfig",
     "density_for",
     "find_ticket",
+    "first_step",
     "keep_step",
     "not_searched",
     "prune",
@@ -154,6 +155,16 @@ def keep_step(rewind: str) -> int | None:
     return step if kind == "step" else None
 
 
+def first_step(config: TicketConfig, phase: PhaseConfig) -> int:
+    """Return after how many steps a phase behind a pruning begins: K, where it repeats the search.
+
+    >>> phase = PhaseConfig(epochs=3)
+    >>> first_step(TicketConfig(search=phase, finetune=phase, rewind="step:100"), phase)
+    100
+    """
+    return _step(config.rewind)[1] if phase == config.search else 0
+
+
 def searches(config: TicketConfig) -> bool:
     """Return whether anything of the search is left in the ticket.
 
@@ -162,7 +173,8 @@ def searches(config: TicketConfig) -> bool:
     >>> searches(TicketConfig(compression=1)), searches(TicketConfig(compression=1, rewind="none"))
     (False, True)
     """
-    return config.compression > 1 or config.rewind == "none" or bool(keep_step(config.rewind))
+    kind, step = _step(config.rewind)
+    return config.compression > 1 or kind in ("none", "lr") or step > 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -319,9 +331,9 @@ def _check(config: TicketConfig, view: View | None) -> None:
             )
 
 
-def _beyond(step: int) -> InputError:
+def _beyond(rewind: str) -> InputError:
     return InputError(
-        f"rewind='step:{step}' must lie within the search, which ends before that step; "
+        f"{rewind=} must lie within the search, which ends before that step; "
         "rewind to an earlier step or search longer"
     )
 
@@ -360,8 +372,8 @@ def search(
     start = {key: t.detach().clone() for key, t in network.state_dict().items()}
     moved = data.to(where)
     at = keep_step(config.rewind)
-    if at is not None and at > config.search.n_steps(len(data.train[0])):
-        raise _beyond(at)
+    if _step(config.rewind)[1] > config.search.n_steps(len(data.train[0])):
+        raise _beyond(config.rewind)
     fingerprint = (
         ""
         if checkpoint_dir is None
@@ -389,7 +401,7 @@ def search(
         deadline=deadline,
     )
     if at is not None and trained.kept is None:
-        raise _beyond(at)
+        raise _beyond(config.rewind)
     return Searched(
         start=start,
         state=trained.snapshots[-1],
@@ -404,7 +416,7 @@ def _rewind(
     network: nn.Module, searched: Searched, config: TicketConfig, seed: int, *, last: bool
 ) -> None:
     """Put the weights where finetuning starts from; BatchNorm, biases and decoder go with them."""
-    kind, step = _step(config.rewind)
+    kind, _ = _step(config.rewind)
     if kind in ("none", "lr"):
         return
     network.load_state_dict(searched.start)
@@ -414,7 +426,7 @@ def _rewind(
         initialise_(network, generator=stream(seed, "rewind"))
     elif kind == "step":
         if searched.kept is None:
-            raise _beyond(step)
+            raise _beyond(config.rewind)
         network.load_state_dict(searched.kept)
 
 
@@ -514,13 +526,12 @@ def prune(
         _rewind(network, searched, config, seed, last=last)
         start = {key: t.detach().clone() for key, t in network.state_dict().items()}
         masks.apply_(network, mask)
-        repeats = phase == config.search
-        first_step = _step(config.rewind)[1] if repeats else 0
+        repeats, begin = phase == config.search, first_step(config, phase)
         save_to, fingerprint = None, ""
         if checkpoint_dir is not None:
             save_to = checkpoint_dir / f"density-{cuts[-1]:.6g}.safetensors"
             kept = masks.kept_per_layer(mask)
-            told = (kept, name, seed) + ((first_step,) if first_step else ())
+            told = (kept, name, seed) + ((begin,) if begin else ())
             fingerprint = _fingerprint(network, data, phase, view, *told)
         trained = train(
             network,
@@ -539,7 +550,7 @@ def prune(
             follow=follow,
             every=every,
             deadline=deadline,
-            first_step=first_step,
+            first_step=begin,
             stream_name="search" if repeats else None,
         )
         ticket = Ticket(
@@ -613,7 +624,7 @@ def find_ticket(
     begin = time.monotonic()
     deadlines = [math.inf, math.inf]
     if time_limit is not None:
-        rounds = len(config.schedule(density))
+        rounds = len(config.schedule(density)) if config.compression > 1 else 1
         # a contrastive step costs two passes; the last round finetunes, the others search again
         n = len(data.train[0])
         searching = config.search.n_epochs(n) * (2 if config.search.contrastive_weight else 1)

@@ -397,8 +397,9 @@ def train(
             it returns is a row of the curve.
         every: see `follow`.
         deadline: `time.monotonic()` after which no further epoch starts; one always runs.
-        first_step: the phase begins as if after so many steps, in its learning rates, batches and
-            streams, and ends where it would have: late rewinding (Frankle et al. 2020).
+        first_step: the phase begins as if after so many steps, in its learning rates and batches,
+            and ends where it would have: late rewinding (Frankle et al. 2020). Inside an epoch,
+            views, mixtures and dropout draw from the beginning of that epoch's streams.
         stream_name: the phase whose streams, and so batches, these are; None is `name`.
 
     Raises:
@@ -420,8 +421,8 @@ def train(
     curve: list[dict[str, Any]] = []
     snapshots: list[State] = []
     kept: State | None = _clone(network) if keep_step == 0 else None
-    begin_epoch = n_epochs if first_step == n_steps else first_step // per_epoch
-    done = False
+    first_epoch = n_epochs if first_step == n_steps else first_step // per_epoch
+    begin_epoch, done = first_epoch, False
 
     if save_to is not None and save_to.exists():
         tensors, meta = checkpoint.load(save_to)
@@ -467,10 +468,10 @@ def train(
     streams = stream_name or name
     written = time.monotonic()
     network.train()
-    if not curve:
+    if begin_epoch == first_epoch and not curve:
         trace(first_step)
     for epoch in range(begin_epoch, 0 if done else n_epochs):
-        if epoch > 0 and time.monotonic() > deadline:
+        if epoch > first_epoch and time.monotonic() > deadline:
             break
         begin = time.monotonic()
         factor = optimizers.lr_factor(phase.optimizer.schedule, epoch, n_epochs)
