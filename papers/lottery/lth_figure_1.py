@@ -212,7 +212,11 @@ def figure(frame: pd.DataFrame) -> Sequence[Block]:
             [
                 ("dense", "dense", 1.0),
                 *(line for line in tickets if line[2] != page.nearest(part, 7.0)),
-                *([("re-initialised, 21.1%", "re-initialised", fresh)] if fresh else []),
+                *(
+                    [(f"re-initialised, {page.left(fresh)}", "re-initialised", fresh)]
+                    if fresh
+                    else []
+                ),
             ],
             title=f"{name}: learning curves",
         )

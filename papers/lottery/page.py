@@ -30,8 +30,9 @@ HALF_A_ROUND = 1.12
 DEPTH = 0.15
 """Accuracies further below the best are not drawn: they would press all else into one line."""
 
-FIRST_STEP = 500
-"""Learning curves begin here: what lies before rises from chance and would set the scale."""
+NEAR_THE_TOP = 0.04
+"""Learning curves begin where the first comes this near to the best accuracy: what lies before
+rises from chance and would set the scale."""
 
 
 # ---- what is in a frame ----------------------------------------------------------------------
@@ -209,9 +210,10 @@ def learning_curves(
         for name, arm, r in lines
     ]
     shown = pd.concat(parts).dropna()
-    shown = shown[shown["step"] >= min(FIRST_STEP, shown["step"].max() / 8)]
     if shown.empty:
         return []
+    best = shown.groupby(["arm", "step"])["value"].mean().groupby("step").max()
+    shown = shown[shown["step"] >= best.index[best >= best.max() - NEAR_THE_TOP][0]]
     shown["value"] *= 100
     names = [name for name, *_ in lines]
     svg = figures.curves(

@@ -291,10 +291,15 @@ def test_pictures_show_each_set_by_weights_left(lth, tickets):
     render("a page", [Section(title="all", blocks=blocks)])
 
 
-def test_short_curves_begin_early(lth, tickets):
-    short = [(0, 4, 20, 40)] * len(tickets)
-    frame = tickets.assign(**{"curve.step": short, "curve.validation_accuracy": [(0.1,) * 4] * 78})
-    assert "From step 20 on" in titled(lth.figure(frame), "curves").caption
+def test_curves_begin_where_the_first_is_near_the_top(lth, tickets):
+    steps, slow, fast = (0, 4, 20, 40), (0.1, 0.5, 0.8, 0.95), (0.1, 0.5, 0.93, 0.9)
+    curves = [fast if arm == "ticket" else slow for arm in tickets["arm"]]
+    tickets["curve.step"] = [steps] * len(tickets)
+    tickets["curve.validation_accuracy"] = curves
+    picture = titled(lth.figure(tickets), "curves")
+    assert "From step 20 on" in picture.caption
+    del tickets["curve.step"]
+    assert not [block for block in lth.figure(tickets) if block.title.endswith("curves")]
 
 
 def test_what_collapsed_is_named_and_not_drawn(lth, tickets):
@@ -382,6 +387,7 @@ def test_the_best_at_start_is_chosen_among_all_or_not_at_all(equal, methods):
     found, note = contrasts(equal, methods[~lacking])
     assert found["one-shot - best at start"][1] == 2
     assert "4 times SNIP" in note
+    assert note.startswith("Mean ± standard error over 2 to 3 seeds.")
 
 
 def test_each_task_has_its_blocks(equal, methods):
