@@ -1,11 +1,15 @@
 """Cells and their keys: golden, one for equal runs, another for every other."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
+from functools import partial
 
 import pytest
 
+from secateurs import criteria, schedules
+from secateurs.descriptions import LATER
 from secateurs.errors import InputError
 from secateurs.experiments.spec import (
+    ImageRows,
     PeerCell,
     ProbeCell,
     Rows,
@@ -19,19 +23,43 @@ from secateurs.experiments.spec import (
     with_needs,
 )
 from secateurs.experiments.typed import describe
-from secateurs.optimizers import SGD
+from secateurs.optimizers import SGD, AdamW, BetaLasso
 from secateurs.tickets import TicketConfig
 from secateurs.training import PhaseConfig
 
 ROWS = Rows(dataset="credit-g")
 ILO = TicketConfig(search=PhaseConfig(optimizer=SGD(lr=1e-2), contrastive_weight=1.0))
 CELL = TicketCell(rows=ROWS, config=ILO)
+LATE = replace(ILO, rewind="step:20")
+ENCODER_LR = PhaseConfig(optimizer=SGD(lr=1e-2, encoder_lr=0.5))
+LASSO = replace(
+    ILO,
+    init_scale=1.0,
+    search=PhaseConfig(optimizer=BetaLasso(l1=1e-4)),
+    compression=1.0,
+    rewind="none",
+)
 
 GOLDEN = {
     "ticket": (CELL, "a6175d91275af307"),
     "search": (CELL.search_cell, "97bb9b3569818522"),
     "dense": (TicketCell(rows=ROWS, config=replace(ILO, compression=1)), "08a066dbc97549d4"),
     "peer": (PeerCell(rows=ROWS, model="xgboost"), "4c58315a821ea9cb"),
+    "probe": (ProbeCell(ticket=CELL), "586ab52bcbf4cdc0"),
+    "ensemble": (replace(CELL, dropout=0.2, skip=True, n_tickets=2), "1b2365becc86f5b2"),
+    "late": (replace(CELL, config=LATE), "704770d7b05a8654"),
+    "late search": (replace(CELL, config=LATE).search_cell, "487655cbf0988307"),
+    "control": (
+        replace(CELL, config=replace(ILO, control="top_start", scope="layer")),
+        "b1eaee4e0b69b450",
+    ),
+    "no prune": (
+        replace(CELL, config=replace(ILO, compression=1, rewind="none")),
+        "27631e7fa0c36028",
+    ),
+    "beta-Lasso": (replace(CELL, config=LASSO), "d6266f739818c74b"),
+    "beta-Lasso's search": (replace(CELL, config=LASSO).search_cell, "dc1168437affdd01"),
+    "encoder_lr": (SearchCell(rows=ROWS, search=ENCODER_LR), "0839ac92a4745a3d"),
 }
 
 
@@ -245,3 +273,284 @@ def test_without_arms_the_file_names_the_line(tmp_path):
     path.write_text('[rows]\ndataset = "a"\n[config]\ncompression = 1')
     (run,) = read_toml(path)
     assert run.arm == "dense"
+
+
+# --- images ----------------------------------------------------------------------------------
+
+
+IMAGES = ImageRows(dataset="sklearn:digits", n_validation=100, n_train=200)
+ADAM = PhaseConfig(steps=60, batch_size=60, optimizer=AdamW(schedule="constant"))
+ROUNDS = (0.8, 0.6, 0.4)
+
+
+def in_rounds(densities, **changes):
+    """Return a ticket whose rounds end at these densities, as the lottery papers train it."""
+    schedule = partial(schedules.listed, densities=densities)
+    config = TicketConfig(
+        search=ADAM, finetune=ADAM, init_scale=1.0, scope="halved_last", only=("*",),
+        compression=1 / densities[-1], schedule=schedule,
+    )  # fmt: skip
+    return replace(config, **changes)
+
+
+LENET = TicketCell(
+    rows=IMAGES, config=in_rounds(ROUNDS), widths=(30, 10), network="lenet_300_100", seed=3
+)
+
+
+def test_an_image_cell_comes_back_from_its_json():
+    ilo = replace(ADAM, contrastive_weight=1.0)
+    at_start = PhaseConfig(epochs=0)
+    cells = [
+        LENET,
+        LENET.search_cell,
+        LENET.round_before,
+        replace(LENET, config=in_rounds(ROUNDS, search=ilo), shift=2, corruption_rate=0.1),
+        replace(LENET, config=in_rounds(ROUNDS, control="shuffled_globally", scored_rows=7)),
+        replace(LENET, config=in_rounds(ROUNDS, control="reversed", rewind="lr:20")),
+        replace(LENET, rows=replace(IMAGES, n_train=None)),
+        replace(LENET, config=in_rounds(ROUNDS, search=at_start, criterion=criteria.snip)),
+        replace(LENET, config=in_rounds(ROUNDS, search=ENCODER_LR)).search_cell,
+    ]
+    for cell in cells:
+        told = describe(cell)
+        assert describe(cell_from_json(told)) == told
+        assert key(cell_from_json(told)) == key(cell)
+    assert len({key(cell) for cell in cells}) == len(cells)
+    told = describe(LENET)
+    assert told["rows"]["kind"] == "ImageRows"
+    assert told["config"]["schedule"] == {"name": "listed", "densities": [0.8, 0.6, 0.4]}
+    assert told["config"]["only"] == ["*"]
+    assert told["config"]["search"]["steps"] == 60
+    assert told["network"] == "lenet_300_100"
+
+
+def test_rows_without_a_kind_are_those_of_a_table():
+    assert cell_from_json({"rows": {"dataset": "mnist"}}).rows == Rows(dataset="mnist")
+    images = {"kind": "ImageRows", "dataset": "mnist"}
+    cell = cell_from_json({"rows": images, "network": "lenet_300_100", "widths": [300, 100]})
+    assert cell.rows == ImageRows(dataset="mnist", n_validation=5_000)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ({"rows": {"kind": "Table", "dataset": "a"}},
+         "rows.kind must be one of Rows, ImageRows, got 'Table'"),
+        ({"rows": {"kind": "ImageRows", "dataset": "a", "test_folds": 3}},
+         "unknown name 'test_folds'; rows has dataset, split, n_validation, n_train"),
+        ({"rows": {"dataset": "a", "n_train": 3}}, "unknown name 'n_train'"),
+        ({"rows": {"kind": "ImageRows", "dataset": "a", "n_train": 1}},
+         "n_train at least 2 or null, got 0, 5000 and 1"),
+        ({"rows": {"kind": "ImageRows", "dataset": "a", "n_train": 0}}, "got 0, 5000 and 0"),
+        ({"rows": {"kind": "ImageRows", "dataset": "a", "n_validation": -1}}, "got 0, -1 and None"),
+        ({"rows": {"kind": "ImageRows", "dataset": "a", "split": -1}}, "got -1, 5000 and None"),
+        ({"kind": "PeerCell", "rows": {"kind": "ImageRows", "dataset": "a"}},
+         "rows.kind must be 'Rows', got 'ImageRows'"),
+        ({"rows": {"dataset": "a"}, "network": "resnet"}, "network must be one of 'mlp', 'lenet_"),
+        ({"rows": {"dataset": "a"}, "network": "lenet_300_100", "dropout": 0.5},
+         "dropout and skip are the MLP's, got 0.5 and False for lenet_300_100; leave them"),
+        ({"rows": {"dataset": "a"}, "network": "lenet_300_100", "skip": True},
+         "got 0 and True for lenet_300_100"),
+        ({"rows": {"kind": "ImageRows", "dataset": "a"}},
+         "images need a network of images, got 'mlp' for a; set network to 'lenet_300_100'"),
+        ({"rows": {"dataset": "a"}, "shift": 2}, "shift is of images, by 0 or more pixels, got 2"),
+        ({"rows": {"kind": "ImageRows", "dataset": "a"}, "network": "lenet_300_100", "shift": -1},
+         "shift is of images, by 0 or more pixels, got -1"),
+        ({"rows": {"dataset": "a"}, "config": {"schedule": {"name": "listed", "densities": 0.5}}},
+         "config.schedule.densities must be a list, got 0.5"),
+        ({"rows": {"dataset": "a"}, "config": {"criterion": "snap"}},
+         "config.criterion must be one of magnitude, .*snip, grasp"),
+        ({"rows": {"dataset": "a"}, "config": {"rewind": "lr:3"}}, "finetune must equal search"),
+    ],
+)  # fmt: skip
+def test_wrong_cells_of_images_are_refused(value, message):
+    with pytest.raises(InputError, match=message) as err:
+        cell_from_json(value)
+    assert "\n" not in str(err.value)
+
+
+def test_no_field_that_came_later_is_told_at_its_default():
+    for cls, told in (
+        (TicketCell, describe(CELL)),
+        (SearchCell, describe(CELL.search_cell)),
+        (TicketConfig, describe(TicketConfig())),
+        (PhaseConfig, describe(PhaseConfig())),
+    ):
+        later = {f.name for f in fields(cls) if f.metadata == LATER}
+        assert not later & told.keys()
+    later = {f.name for cls in (TicketCell, SearchCell, TicketConfig, PhaseConfig)
+             for f in fields(cls) if f.metadata == LATER}  # fmt: skip
+    assert {"network", "shift", "only", "scored_rows", "steps"} <= later
+    assert not {"network", "shift", "only", "scored_rows", "steps"} & set(str(describe(CELL)))
+
+
+def test_whatever_decides_an_image_cell_changes_its_key():
+    ilo = in_rounds(ROUNDS, search=replace(ADAM, contrastive_weight=1.0))
+    base = replace(LENET, config=ilo, shift=1)
+    changed = [
+        base,
+        LENET,
+        replace(base, shift=2),
+        replace(base, corruption_rate=0.1),
+        replace(base, rows=replace(IMAGES, n_train=None)),
+        replace(base, rows=replace(IMAGES, n_train=300)),
+        replace(base, rows=replace(IMAGES, n_validation=99)),
+        replace(base, rows=replace(IMAGES, split=1)),
+        replace(base, config=replace(ilo, only=None)),
+        replace(base, config=replace(ilo, scored_rows=99)),
+        replace(base, config=replace(ilo, control="reversed")),
+        replace(base, config=replace(ilo, finetune=replace(ADAM, steps=59))),
+        replace(base, rows=ROWS, shift=0),
+        replace(base, rows=ROWS, shift=0, network="mlp"),
+    ]
+    assert len({key(cell) for cell in changed}) == len(changed)
+
+
+def test_views_of_images_count_where_a_contrastive_term_does():
+    plain, shifted = LENET, replace(LENET, shift=2, corruption_rate=0.1)
+    assert (shifted.shift, shifted.corruption_rate) == (0, 0)
+    assert key(shifted) == key(plain)
+    ilo = replace(ADAM, contrastive_weight=1.0)
+    for phase in ("search", "finetune"):
+        config = in_rounds(ROUNDS, **{phase: ilo})
+        cell = replace(LENET, config=config, shift=2, corruption_rate=0.1)
+        assert (cell.shift, cell.corruption_rate) == (2, 0.1)
+        search = cell.search_cell
+        expected = (2, 0.1) if phase == "search" else (0, 0)
+        assert (search.shift, search.corruption_rate) == expected
+    # the round before a contrastive finetuning has none of it, and no view
+    assert cell.round_before.shift == 0
+    assert key(cell.round_before) == key(replace(LENET, config=in_rounds(ROUNDS[:-1])))
+
+
+# --- chains of rounds ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rewind", ["start", "scaled_start", "step:20", "none", "lr:20", "random"])
+@pytest.mark.parametrize("control", ["none", "shuffled", "reversed"])
+def test_the_round_before_is_the_ticket_of_one_round_less(rewind, control):
+    changes = {"rewind": rewind, "control": control}
+    whole = replace(LENET, config=in_rounds(ROUNDS, **changes))
+    less = {
+        "rewind": "start" if rewind == "random" else rewind,
+        "control": "reversed" if control == "reversed" else "none",
+    }
+    two = replace(LENET, config=in_rounds(ROUNDS[:2], **less))
+    one = replace(LENET, config=in_rounds(ROUNDS[:1], **less))
+    assert key(whole.round_before) == key(two)
+    assert key(two.round_before) == key(one)
+    assert one.round_before is None
+    assert list(map(key, needs(whole))) == [key(whole.search_cell), key(two)]
+    assert needs(one) == (one.search_cell,)
+    order = list(with_needs([whole]).values())
+    assert [key(cell) for cell in order] == [key(c) for c in (one.search_cell, one, two, whole)]
+
+
+def test_the_chain_of_a_schedule_with_a_formula_is_that_of_its_densities():
+    formula = partial(schedules.exponential, rounds=3)
+    cell = replace(LENET, config=in_rounds((1 / 8,), schedule=formula))
+    densities = formula(1 / 8)
+    assert key(cell.round_before) == key(replace(LENET, config=in_rounds(densities[:2])))
+    assert len(with_needs([cell])) == 4
+
+
+def test_what_ends_a_round_does_not_reach_the_round_before():
+    finetune = replace(ADAM, steps=500, optimizer=AdamW(lr=0.5))
+    cells = [
+        replace(LENET, config=in_rounds(ROUNDS, **changes))
+        for changes in (
+            {}, {"control": "shuffled"}, {"control": "top_start"}, {"finetune": finetune},
+            {"rewind": "random"}, {"control": "shuffled_globally"},
+        )
+    ]  # fmt: skip
+    assert len({key(cell) for cell in cells}) == len(cells)
+    assert len({key(cell.round_before) for cell in cells}) == 1
+    assert key(replace(cells[0], seed=4).round_before) != key(cells[0].round_before)
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        replace(LENET, config=in_rounds(ROUNDS, compression_of="model")),
+        replace(LENET, n_tickets=2),
+        replace(LENET, config=in_rounds(ROUNDS, search=PhaseConfig(epochs=0))),
+        replace(LENET, config=in_rounds((0.5,))),
+        replace(LENET, config=in_rounds((0.5,), compression=1, schedule=schedules.one_shot)),
+        CELL,
+    ],
+    ids=["of the model", "ensemble", "no search", "one round", "dense", "one shot"],
+)
+def test_where_there_is_no_chain_there_is_no_round_before(cell):
+    assert cell.round_before is None
+
+
+def test_members_of_an_ensemble_have_chains_of_their_own():
+    ensemble = replace(LENET, n_tickets=2)
+    assert all(member.round_before is not None for member in ensemble.members)
+    assert len(with_needs([ensemble])) == 2 * 4 + 1
+
+
+# --- what is pruned, dense networks ------------------------------------------------------------
+
+
+def test_a_search_is_told_what_is_pruned_where_its_optimizer_asks():
+    assert LENET.search_cell.only is None  # Adam treats all weights alike
+    for optimizer in (SGD(encoder_lr=0.5), BetaLasso()):
+        phase = PhaseConfig(optimizer=optimizer)
+        config = TicketConfig(search=phase, init_scale=1.0, only=("*",), rewind="none")
+        cell = replace(LENET, config=config)
+        assert cell.search_cell.only == ("*",)
+        assert cell_from_json(describe(cell.search_cell)) == cell.search_cell
+        assert key(cell.search_cell) != key(
+            replace(cell, config=replace(config, only=None)).search_cell
+        )
+        assert replace(cell, config=replace(config, compression=1.0)).config.only == ("*",)
+    dense = replace(LENET, config=in_rounds(ROUNDS, compression=1.0, rewind="none"))
+    assert dense.config.only is None
+
+
+def test_a_dense_network_with_earlier_learning_rates_owes_its_search():
+    dense = in_rounds(ROUNDS, compression=1.0, rewind="lr:20")
+    cell = replace(LENET, config=dense)
+    assert cell.config.search == ADAM
+    assert needs(cell) == (cell.search_cell,)
+
+
+# --- a file of images ----------------------------------------------------------------------------
+
+
+def test_a_file_may_ask_for_images(tmp_path):
+    path = tmp_path / "images.toml"
+    path.write_text("""
+network = "lenet_300_100"
+widths = [30, 10]
+rows = {kind = "ImageRows", dataset = "sklearn:digits", n_validation = 100}
+[config]
+only = ["*"]
+[config.search]
+epochs = 0
+[config.finetune]
+steps = 50
+[grid]
+rows.n_train = [100, 200]
+config.compression = [2, 8]
+[arms.SNIP]
+config.criterion = "snip"
+[arms.GraSP]
+config.criterion = {name = "grasp", temperature = 100}
+config.scored_rows = 250
+[arms.SynFlow]
+config.criterion = "synflow"
+config.schedule = {name = "exponential", rounds = 100}
+""")
+    runs = read_toml(path)
+    assert len(runs) == 3 * 4
+    assert {run.cell.rows.n_train for run in runs} == {100, 200}
+    by_arm = {run.arm: run.cell.config for run in runs}
+    assert by_arm["SNIP"].criterion is criteria.snip
+    assert by_arm["GraSP"].criterion.func is criteria.grasp
+    assert by_arm["GraSP"].criterion.keywords == {"temperature": 100.0}
+    assert len(by_arm["SynFlow"].schedule(0.5)) == 100
+    assert len({key(run.cell) for run in runs}) == 12
+    assert all(run.cell.config.finetune.steps == 50 for run in runs)

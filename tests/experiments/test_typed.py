@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from secateurs import schedules
+from secateurs import criteria, schedules
 from secateurs.errors import InputError
 from secateurs.experiments.typed import build, canonical, describe
 from secateurs.objectives import nce
@@ -49,6 +49,67 @@ def test_a_function_with_settings_is_a_name_with_settings():
     built = build(TicketConfig, told)
     assert built.schedule(0.125) == config.schedule(0.125)
     assert describe(built) == told
+
+
+@pytest.mark.parametrize(
+    ("field", "function", "told"),
+    [
+        ("schedule", partial(schedules.listed, densities=(1, 0.5)),
+         {"name": "listed", "densities": [1.0, 0.5]}),
+        ("schedule", partial(schedules.geometric, rate=0.3, last_share=0),
+         {"name": "geometric", "rate": 0.3, "last_share": 0.0}),
+        ("schedule", partial(schedules.cubic, rounds=4), {"name": "cubic", "rounds": 4}),
+        ("criterion", partial(criteria.grasp, temperature=100),
+         {"name": "grasp", "temperature": 100.0}),
+        ("criterion", criteria.wanda, "wanda"),
+    ],
+)  # fmt: skip
+def test_settings_of_functions_are_written_alike_however_they_were_given(field, function, told):
+    config = TicketConfig(**{field: function})
+    text = canonical(describe(config))
+    assert json.loads(text)[field] == describe(config)[field] == told
+    assert canonical(describe(build(TicketConfig, json.loads(text)))) == text
+    built = getattr(build(TicketConfig, {field: told}), field)
+    if isinstance(function, partial):
+        assert built.func is function.func
+        assert built.keywords == function.keywords
+    else:
+        assert built is function
+
+
+@pytest.mark.parametrize("name", sorted(criteria.CRITERIA))
+@pytest.mark.parametrize("field", ["steps", "only", "scored_rows"])
+def test_what_came_later_comes_back_when_it_is_told(name, field):
+    changed = {
+        "steps": {"search": PhaseConfig(steps=7)},
+        "only": {"only": ("*", "encoder.*")},
+        "scored_rows": {"scored_rows": 3},
+    }[field]
+    config = TicketConfig(criterion=criteria.CRITERIA[name], **changed)
+    text = canonical(describe(config))
+    assert field in text
+    assert build(TicketConfig, json.loads(text)) == config
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ({"search": {"steps": 1.5}}, "search.steps must be an integer, got 1.5"),
+        ({"search": {"steps": 0}}, "steps must be at least 1"),
+        ({"only": "*"}, r"only must be a list, got '\*'"),
+        ({"only": [1]}, r"only\[0\] must be a string, got 1"),
+        ({"scored_rows": 0}, "scored_rows must be at least 1, got 0"),
+        ({"control": "shuffled_everywhere"}, "control must be one of .*'shuffled_globally'"),
+        ({"schedule": {"name": "listed", "densities": ["0.5"]}},
+         r"schedule.densities\[0\] must be a number, got '0.5'"),
+        ({"criterion": {"name": "grasp", "temperature": "hot"}},
+         "criterion.temperature must be a number, got 'hot'"),
+        ({"criterion": {"name": "snip", "temperature": 1}}, "unknown name 'temperature'"),
+    ],
+)  # fmt: skip
+def test_wrong_values_of_later_fields_are_refused_by_name(value, message):
+    with pytest.raises(InputError, match=message):
+        build(TicketConfig, value)
 
 
 def test_what_is_left_out_keeps_the_value_it_has_where_it_stands():

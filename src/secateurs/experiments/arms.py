@@ -35,7 +35,7 @@ def _sgd(config: TicketConfig, **changes: Any) -> Optimizer:
 
 
 def _untrained(config: TicketConfig) -> TicketConfig:
-    return replace(config, finetune=replace(config.finetune, epochs=0, snapshots=1))
+    return replace(config, finetune=replace(config.finetune, epochs=0, steps=None, snapshots=1))
 
 
 def _dense(config: TicketConfig) -> TicketConfig:
@@ -49,8 +49,16 @@ def _dense_equal_steps(config: TicketConfig) -> TicketConfig:
             "this arm adds the epochs of the search to those of the finetuning, which are as many "
             f"steps only with one batch size, got {search.batch_size} and {finetune.batch_size}"
         )
-    searched = search.epochs * len(config.schedule(1 / config.compression))
-    whole = replace(finetune, epochs=searched + finetune.epochs)  # its cycles grow in proportion
+    if search.epochs and (search.steps is None) != (finetune.steps is None):
+        raise InputError(
+            "this arm adds the search to the finetuning, so both must be in epochs or both in "
+            f"steps, got steps {search.steps} and {finetune.steps}; set both"
+        )
+    rounds = len(config.schedule(1 / config.compression))
+    if finetune.steps is not None:
+        whole = replace(finetune, steps=(search.steps or 0) * rounds + finetune.steps)
+    else:  # its cycles grow in proportion
+        whole = replace(finetune, epochs=search.epochs * rounds + finetune.epochs)
     return replace(_dense(config), finetune=whole)
 
 

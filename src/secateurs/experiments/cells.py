@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from secateurs import checkpoint, masks, model_directory, schedules, tickets, training
 from secateurs import device as devices
+from secateurs.data.batches import batch_spans
 from secateurs.data.views import View, compose, corruption, pixel_corruption, shift
 from secateurs.errors import InputError
 from secateurs.experiments import material, peers, probes, trained
@@ -146,13 +147,32 @@ def _kept_proba(told: Mapping[str, NDArray[np.float64]]) -> dict[str, Tensor]:
     return checkpoint.nest(**{trained.PROBA: kept})
 
 
-def _phase_flops(network: nn.Module, prepared: Prepared, phase: PhaseConfig) -> int:
+def _phase_flops(
+    network: nn.Module, prepared: Prepared, phase: PhaseConfig, *, first_step: int = 0
+) -> int:
     """Return what training costs: three forward passes a row, twice with a contrastive term."""
     x = prepared.data.train[0]
     passes = 2 if phase.contrastive_weight else 1
     row = forward_flops(network, x[:2]) // 2
-    rows = len(x) * phase.epochs if phase.steps is None else phase.batch_size * phase.steps
-    return 3 * passes * row * rows
+    ends = [0, *(end for _, end in batch_spans(len(x), phase.batch_size))]
+
+    def rows(n_steps: int) -> int:
+        epochs, rest = divmod(n_steps, len(ends) - 1)
+        return epochs * len(x) + ends[rest]
+
+    return 3 * passes * row * (rows(phase.n_steps(len(x))) - rows(first_step))
+
+
+def _ticket_flops(
+    network: nn.Module, prepared: Prepared, config: TicketConfig, history: list[dict[str, Any]]
+) -> int:
+    """Return what the finetuning costs, and the rounds before it that the cell did itself."""
+    rounds = {row["phase"] for row in history} - {"finetune"}
+    phases = [config.finetune, *(config.search for _ in rounds)]
+    return sum(
+        _phase_flops(network, prepared, one, first_step=tickets.first_step(config, one))
+        for one in phases
+    )
 
 
 # --- search ----------------------------------------------------------------------------------
@@ -191,6 +211,7 @@ def _search(cell: SearchCell, store: Store, device: torch.device) -> Outcome:
     config = TicketConfig(
         search=cell.search,
         init_scale=cell.init_scale,
+        only=cell.only,
         rewind="start" if cell.keep_step is None else f"step:{cell.keep_step}",
     )
     begin = time.process_time()
@@ -267,7 +288,7 @@ def _ticket(cell: TicketCell, store: Store, device: torch.device) -> Outcome:
     sides = {"train": data.train, "validation": data.validation, "test": prepared.test}
     told = {side: proba(pair[0]) for side, pair in sides.items() if pair is not None}
     packed = model_directory.pack([ticketed], [mask])
-    flops = _phase_flops(network, prepared, config.finetune)
+    flops = _ticket_flops(network, prepared, config, ticket.history)
     spent, seconds, curve = 0, 0.0, _followed(ticket.curve)
     search, before = cell.search_cell, cell.round_before
     if before is not None:
@@ -276,7 +297,8 @@ def _ticket(cell: TicketCell, store: Store, device: torch.device) -> Outcome:
     elif search is not None:
         earlier = store.result(key(search))
         spent, seconds = earlier["flops"], earlier["fit_seconds"]
-        if not config.finetune.epochs:  # nothing but the search has trained it
+        if config.compression == 1 and not config.finetune.epochs and config.rewind == "none":
+            # it is the searched network
             curve = {name: earlier[name] for name in ("curve", "early_stop") if name in earlier}
     result: dict[str, Any] = {
         **_quality(told, prepared),
@@ -314,9 +336,12 @@ def _ticket(cell: TicketCell, store: Store, device: torch.device) -> Outcome:
 def _regime(cell: TicketCell, searched: Searched, mask: masks.Mask) -> dict[str, float | None]:
     if cell.search_cell is None:
         return {"weight_movement": None, "start_mask_overlap": None}
-    scaled = {name: cell.config.init_scale * searched.start[name] for name in mask}
-    if searched.mask is not None:  # what earlier rounds pruned did not move
-        scaled = {name: weight * searched.mask[name] for name, weight in scaled.items()}
+    scale, before = cell.config.init_scale, searched.mask
+    if before is not None and cell.config.rewind in ("start", "random"):
+        scale = 1.0  # where its last training began
+    scaled = {name: scale * searched.start[name] for name in mask}
+    if before is not None:  # what earlier rounds pruned did not move
+        scaled = {name: weight * before[name] for name, weight in scaled.items()}
     return {
         "weight_movement": weight_movement(scaled, searched.state, mask),
         "start_mask_overlap": start_mask_overlap(searched.start, mask),

@@ -119,9 +119,12 @@ def _images(rows: ImageRows) -> Prepared:
         images.y_train, n_validation=rows.n_validation, n_train=rows.n_train, seed=rows.split
     )
     mean, std = statistics(images.x_train[train])
+    classes = np.unique(np.concatenate([images.y_train, images.y_test]))
 
     def pair(x: NDArray[np.uint8], y: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-        return torch.from_numpy(normalised(x, mean, std)), torch.from_numpy(y.copy())
+        return torch.from_numpy(normalised(x, mean, std)), torch.from_numpy(
+            np.searchsorted(classes, y)
+        )
 
     fitted = pair(images.x_train[train], images.y_train[train])
     watched = pair(images.x_train[held], images.y_train[held]) if len(held) else None
@@ -129,7 +132,7 @@ def _images(rows: ImageRows) -> Prepared:
     return Prepared(
         data=Data(train=fitted, validation=watched),
         test=test,
-        classes=np.unique(images.y_train),
+        classes=classes,
         preparation=None,
         raw=None,
         seen=_seen(fitted[0], test[0]),

@@ -18,6 +18,7 @@ from secateurs import schedules
 from secateurs.descriptions import LATER
 from secateurs.errors import InputError
 from secateurs.experiments.typed import build, canonical, describe, kind_of
+from secateurs.optimizers import BetaLasso
 from secateurs.recipes import PRESETS
 from secateurs.tickets import TicketConfig, keep_step, searches
 from secateurs.training import PhaseConfig
@@ -96,7 +97,8 @@ class ImageRows:
     n_train: int | None = None
 
     def __post_init__(self) -> None:
-        if self.split < 0 or self.n_validation < 0 or (self.n_train or 2) < 2:
+        few = self.n_train is not None and self.n_train < 2
+        if self.split < 0 or self.n_validation < 0 or few:
             raise InputError(
                 "split and n_validation must be at least 0 and n_train at least 2 or null, got "
                 f"{self.split}, {self.n_validation} and {self.n_train}"
@@ -104,6 +106,12 @@ class ImageRows:
 
 
 NetworkName = Literal["mlp", "lenet_300_100"]
+
+
+def _selects(phase: PhaseConfig) -> bool:
+    """Return whether a phase treats the prunable weights unlike all others."""
+    optimizer = phase.optimizer
+    return isinstance(optimizer, BetaLasso) or getattr(optimizer, "encoder_lr", None) is not None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -122,11 +130,14 @@ class SearchCell:
     skip: bool = field(default=False, metadata=LATER)
     network: NetworkName = field(default="mlp", metadata=LATER)
     shift: int = field(default=0, metadata=LATER)
+    only: tuple[str, ...] | None = field(default=None, metadata=LATER)
 
     def __post_init__(self) -> None:
         if not self.search.contrastive_weight:
             object.__setattr__(self, "corruption_rate", 0.0)
             object.__setattr__(self, "shift", 0)
+        if not _selects(self.search):
+            object.__setattr__(self, "only", None)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -170,13 +181,26 @@ class TicketCell:
                 f"dropout and skip are the MLP's, got {self.dropout:g} and {self.skip} for "
                 f"{self.network}; leave them at their defaults"
             )
+        images = isinstance(self.rows, ImageRows)
+        if images and self.network == "mlp":
+            raise InputError(
+                f"images need a network of images, got {self.network!r} for {self.rows.dataset}; "
+                "set network to 'lenet_300_100' and widths to two sizes"
+            )
+        if self.shift < 0 or (self.shift and not images):
+            raise InputError(
+                "shift is of images, by 0 or more pixels, got "
+                f"{self.shift} for {self.rows.dataset}; set it to 0"
+            )
         config = self.config
         if config.compression == 1:
+            selects = _selects(config.search) or _selects(config.finetune)
             plain = TicketConfig(
                 search=config.search,
                 finetune=config.finetune,
                 rewind=config.rewind,
                 init_scale=config.init_scale,
+                only=config.only if selects else None,
             )
             config = replace(plain, compression=1.0)
         if not searches(config):
@@ -237,6 +261,7 @@ class TicketCell:
             skip=self.skip,
             network=self.network,
             shift=self.shift,
+            only=self.config.only,
         )
 
 

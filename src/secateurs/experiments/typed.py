@@ -67,7 +67,9 @@ def describe(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [describe(part) for part in value]
     if isinstance(value, partial) and not value.args:
-        return {"name": _name_of(value.func), **value.keywords}
+        taken = _settings(value.func)
+        told = {name: _told(taken.get(name), given) for name, given in value.keywords.items()}
+        return {"name": _name_of(value.func), **told}
     if callable(value):
         return _name_of(value)
     return value
@@ -78,6 +80,21 @@ def _numbers(cls: type) -> frozenset[str]:
     """Return the fields of a dataclass that are numbers, whole or not."""
     hints = typing.get_type_hints(cls)
     return frozenset(name for name, hint in hints.items() if hint in (float, float | None))
+
+
+def _settings(function: Callable[..., Any]) -> dict[str, Any]:
+    """Return the annotations of the keyword-only parameters of a function."""
+    return {
+        name: parameter.annotation
+        for name, parameter in inspect.signature(function).parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY
+    }
+
+
+def _told(hint: Any, value: Any) -> Any:
+    if hint is float:  # 4 and 4.0 are one value here, too
+        return float(value)
+    return [float(one) for one in value] if hint == tuple[float, ...] else describe(value)
 
 
 def _name_of(function: Callable[..., Any]) -> str:
@@ -175,11 +192,7 @@ def _function(known: Mapping[str, Callable[..., Any]], value: Any, path: str) ->
         raise InputError(f"{path} must be one of {', '.join(known)}, got {value!r}")
     if not arguments:
         return known[name]
-    taken = {
-        key: parameter.annotation
-        for key, parameter in inspect.signature(known[name]).parameters.items()
-        if parameter.kind is parameter.KEYWORD_ONLY
-    }
+    taken = _settings(known[name])
     _refuse_unknown(arguments, taken, path)
     built = {
         key: build(taken[key], given, path=f"{path}.{key}") for key, given in arguments.items()
