@@ -32,7 +32,8 @@ PUBLISHED: dict[tuple[str, str], float] = {}
 VALUE = recipe.VALUE
 BASELINE = "dense"
 
-DENSITIES = (0.5, 0.21, 0.13, 0.05, 0.02, 0.01)
+ALL_DENSITIES = (0.5, 0.21, 0.13, 0.05, 0.02, 0.01)
+DENSITIES = {"smoke": (0.5, 0.13), "small": ALL_DENSITIES, "paper": ALL_DENSITIES}
 ROUNDS = 3
 """Prunings of the iterative method: four trainings of a quarter of the steps."""
 
@@ -136,7 +137,7 @@ def runs(scale: str) -> list[Run]:
             cell = partial(recipe.cell, scale, task.dataset, seed, n_train=task.n_train)
             dense = replace(base, compression=1.0, rewind="start")
             found.append(Run(cell=cell(dense), arm="dense"))
-            for density in DENSITIES:
+            for density in DENSITIES[scale]:
                 at = replace(base, compression=1 / density)
                 for name, arm in ARMS.items():
                     config = arm(at, task.steps)

@@ -10,7 +10,7 @@ import math
 import re
 import textwrap
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from xml.etree import ElementTree
@@ -259,12 +259,12 @@ def settle(chart: Chart) -> None:
     axes.set_position((left, place.y0, place.x1 - left, place.height))
 
 
-def apart(chart: Chart, ticks: Sequence[float]) -> list[float]:
-    """Return the ticks that do not run into the one before."""
+def apart(chart: Chart, ticks: Sequence[float], words: Callable[[float], str]) -> list[float]:
+    """Return the ticks whose words do not run into those of the one before."""
     at, _ = pixels(chart, chart.axes, np.asarray(ticks), np.ones(len(ticks)))
     kept: list[int] = []
     for i, x in enumerate(at):
-        if not kept or x - at[kept[-1]] >= 8 + 7 * len(f"{ticks[i]:g}"):
+        if not kept or x - at[kept[-1]] >= 8 + 7 * len(words(ticks[i])):
             kept.append(i)
     return [ticks[i] for i in kept]
 

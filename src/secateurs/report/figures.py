@@ -129,10 +129,12 @@ def accuracy_by_compression(
     drawing.settle(chart)
     if len(ratios) == 1:  # a scale needs a range
         axes.set_xlim(ratios[0] / 2, ratios[0] * 2)
-    axes.xaxis.set_major_locator(FixedLocator(drawing.apart(chart, ratios)))
-    axes.xaxis.set_major_formatter(
-        FuncFormatter(lambda r, _: f"{100 / r:.3g}" if percent_left else f"{r:g}")
-    )
+
+    def words(r: float) -> str:
+        return f"{100 / r:.3g}" if percent_left else f"{r:g}"
+
+    axes.xaxis.set_major_locator(FixedLocator(drawing.apart(chart, ratios, words)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda r, _: words(r)))
     _label_ends(chart, labelled, level=level)
     return drawing.to_svg(chart)
 
