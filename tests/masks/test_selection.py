@@ -1,8 +1,7 @@
 import hypothesis.strategies as st
 import pytest
 import torch
-from hypothesis import given
-from torch import nn
+from hypothesis import assume, given
 
 from reference import selection
 from secateurs import masks
@@ -41,7 +40,7 @@ def test_exactly_the_asked_number_is_kept_whatever_the_ties(scores, density):
 @given(
     scores=scored_layers(),
     density=densities,
-    scope=st.sampled_from(["global", "layer"]),
+    scope=st.sampled_from(["global", "layer", "output"]),
     min_per_layer=st.integers(0, 3),
     seed=st.integers(0, 2**31),
     share=st.sampled_from([None, 0.5, 0.8, 1.0]),
@@ -83,13 +82,6 @@ def test_of_300_equal_scores_200_are_kept_from_the_front():
     mask = masks.keep_top(scores, 2 / 3)
     assert mask["a"].all()
     assert mask["b"].tolist() == [True] * 100 + [False] * 100
-
-
-@pytest.mark.parametrize(
-    ("density", "n", "kept"), [(0.5, 5, 3), (0.125, 8, 1), (0.1, 4, 0), (1, 7, 7)]
-)
-def test_halves_are_rounded_upwards(density, n, kept):
-    assert masks.n_to_keep(density, n) == kept
 
 
 @given(scores=scored_layers(), first=densities, second=densities)
@@ -158,102 +150,6 @@ def test_unknown_scope_lists_the_choices():
         masks.keep_top({"w": torch.ones(4)}, 0.5, scope="network")
 
 
-def half(seed=0):
-    scores = {
-        "a": torch.rand(20, 10, generator=seeded(seed)),
-        "b": torch.rand(10, 20, generator=seeded(seed + 1)),
-    }
-    return masks.keep_top(scores, 0.5)
-
-
-def test_shuffle_keeps_the_count_of_each_layer_and_moves_the_positions():
-    # in published code the shuffle control silently returns the mask itself
-    mask = half()
-    untouched = {name: kept.clone() for name, kept in mask.items()}
-    shuffled = masks.shuffle(mask, generator=seeded())
-    assert masks.kept_per_layer(shuffled) == masks.kept_per_layer(mask)
-    for name, kept in mask.items():
-        assert shuffled[name].shape == kept.shape
-        # hypergeometric: k of 200 kept, so k^2/200 stay by chance, with a deviation below 3.6
-        by_chance = int(kept.sum()) ** 2 / kept.numel()
-        assert abs(int((shuffled[name] & kept).sum()) - by_chance) < 15
-        assert torch.equal(kept, untouched[name])
-
-
-def test_shuffle_puts_every_position_everywhere():
-    mask = {"w": torch.tensor([True, True, False, False, False, False])}
-    generator = seeded()
-    hits = sum(masks.shuffle(mask, generator=generator)["w"].long() for _ in range(3000))
-    assert ((hits - 1000).abs() < 130).all()  # 5 standard deviations
-
-
-def test_shuffle_depends_on_its_generator_only():
-    state = torch.get_rng_state()
-    one, same, other = (masks.shuffle(half(), generator=seeded(s)) for s in (1, 1, 2))
-    assert masks.iou(one, same) == 1
-    assert masks.iou(one, other) < 0.6
-    assert torch.equal(torch.get_rng_state(), state)
-
-
-def test_overlap_is_1_for_equal_and_0_for_disjoint_masks():
-    mask = half()
-    opposite = {name: ~kept for name, kept in mask.items()}
-    assert masks.iou(mask, mask) == 1
-    assert masks.iou(mask, opposite) == 0
-    assert masks.iou(mask, masks.ones(mask)) == masks.density(mask) == 0.5
-
-
-def test_overlap_of_independent_masks_is_d_over_2_minus_d():
-    scores = [{"w": torch.rand(200, 200, generator=seeded(s))} for s in (1, 2)]
-    one, other = (masks.keep_top(s, 0.2) for s in scores)
-    assert masks.iou(one, other) == pytest.approx(0.2 / 1.8, abs=0.01)
-
-
-@given(scores=scored_layers(), density=densities)
-def test_packing_is_undone_by_unpacking(scores, density):
-    mask = masks.keep_top(scores, density, allow_empty=True)
-    packed = masks.pack(mask)
-    assert all(packed[name].numel() == (kept.numel() + 7) // 8 for name, kept in mask.items())
-    back = masks.unpack(packed, {name: tuple(kept.shape) for name, kept in mask.items()})
-    assert all(torch.equal(back[name], kept) for name, kept in mask.items())
-
-
-@pytest.mark.parametrize(
-    "bits",
-    [
-        torch.zeros(1, dtype=torch.uint8),
-        torch.zeros(3, dtype=torch.uint8),
-        torch.zeros(2, 1, dtype=torch.uint8),
-        torch.zeros(2, dtype=torch.int64),
-    ],
-    ids=["short", "long", "matrix", "wrong type"],
-)
-def test_bits_that_do_not_fit_the_shape_are_refused(bits):
-    with pytest.raises(InputError, match="packed mask of w must be 2 bytes"):
-        masks.unpack({"w": bits}, {"w": (3, 3)})
-
-
-def test_apply_zeroes_the_pruned_weights_and_nothing_else():
-    network = nn.Linear(6, 4)
-    before = {name: p.detach().clone() for name, p in network.named_parameters()}
-    kept = torch.rand(4, 6, generator=seeded()) < 0.5
-    masks.apply_(network, {"weight": kept})
-    assert torch.equal(network.weight[kept], before["weight"][kept])
-    assert (network.weight[~kept] == 0).all()
-    assert torch.equal(network.bias, before["bias"])
-
-
-def test_one_revived_weight_is_found():
-    network, kept = nn.Linear(3, 2), torch.tensor([[True, False, True], [False, False, True]])
-    mask = {"weight": kept}
-    masks.apply_(network, mask)
-    masks.check_held(dict(network.named_parameters()), mask)
-    with torch.no_grad():
-        network.weight[0, 1] = 1e-30
-    with pytest.raises(AssertionError, match="1 pruned weights of weight are not zero"):
-        masks.check_held(dict(network.named_parameters()), mask)
-
-
 @given(st.integers(0, 1000), st.floats(0.05, 1))
 def test_top_like_has_the_counts_of_one_and_the_scores_of_the_other(seed, density):
     generator = torch.Generator().manual_seed(seed)
@@ -266,3 +162,114 @@ def test_top_like_has_the_counts_of_one_and_the_scores_of_the_other(seed, densit
         if kept.any() and not kept.all():
             assert other[name][kept].min() >= other[name][~kept].max()
     assert masks.iou(masks.top_like(scores, mask), mask) == 1
+
+
+@given(
+    scores=scored_layers(),
+    density=densities,
+    scope=st.sampled_from(["erk", "halved_last"]),
+    floor=st.integers(0, 2),
+)
+def test_layer_budgets_keep_the_best_of_each_layer(scores, density, scope, floor):
+    n = sum(score.numel() for score in scores.values())
+    assume(len(scores) * floor <= masks.n_to_keep(density, n))
+    counts = masks.layer_counts(scores, density, scope, min_per_layer=floor)
+    mask = masks.keep_top(scores, density, scope=scope, min_per_layer=floor, allow_empty=True)
+    assert masks.kept_per_layer(mask) == counts
+    assert masks.count(mask) == masks.n_to_keep(density, n)
+    for name, k in counts.items():
+        best = sorted(range(scores[name].numel()), key=lambda i: (-scores[name].flatten()[i], i))
+        assert mask[name].flatten().nonzero().flatten().tolist() == sorted(best[:k])
+
+
+@pytest.mark.parametrize("scope", ["layer", "output", "erk", "halved_last"])
+def test_rounds_within_each_other_end_at_the_counts_of_one_shot(scope):
+    scores = {"a": torch.rand(40, 30, generator=seeded()), "b": torch.rand(10, 40)}
+    mask = None
+    for density in (0.8, 0.512, 0.33, 0.1):
+        mask = masks.keep_top(scores, density, within=mask, scope=scope)
+        assert masks.kept_per_layer(mask) == masks.layer_counts(scores, density, scope)
+    assert masks.iou(mask, masks.keep_top(scores, 0.1, scope=scope)) == 1
+
+
+def test_scope_output_keeps_the_same_share_of_each_row():
+    # the second output has the larger scores, and would win in any wider comparison
+    scores = {"w": torch.tensor([[[4.0], [3], [2], [1]], [[80], [90], [60], [70]]])}
+    kept = masks.keep_top(scores, 0.5, scope="output")["w"]
+    assert kept.squeeze().tolist() == [[True, True, False, False], [True, True, False, False]]
+    assert masks.keep_top(scores, 0.5)["w"].sum((1, 2)).tolist() == [0, 4]
+
+
+def test_an_output_with_too_few_weights_left_is_named():
+    within = {"w": torch.tensor([[True, True, True], [True, False, False]])}
+    with pytest.raises(InputError, match="asks for 2 weights of each output of w but one has only"):
+        masks.keep_top({"w": torch.ones(2, 3)}, 0.6, within=within, scope="output")
+
+
+@pytest.mark.parametrize("scope", ["layer", "erk", "halved_last"])
+def test_a_layer_with_too_few_weights_left_is_named(scope):
+    scores = {"a": torch.ones(4, 4), "b": torch.ones(4, 4)}
+    within = masks.ones(scores) | {"b": torch.arange(16).view(4, 4) < 2}
+    with pytest.raises(InputError, match=r"asks for \d weights of b but only 2 are left"):
+        masks.keep_top(scores, 0.4, within=within, scope=scope)
+
+
+@pytest.mark.parametrize("scope", ["global", "layer", "output", "erk", "halved_last"])
+def test_minus_infinity_is_kept_rather_than_what_is_pruned(scope):
+    scores = {"w": torch.tensor([[-torch.inf, -torch.inf, -torch.inf, 1.0]])}
+    within = {"w": torch.tensor([[False, True, False, True]])}
+    kept = masks.keep_top(scores, 0.5, within=within, scope=scope)["w"]
+    assert torch.equal(kept, within["w"])
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16, torch.int8, torch.uint8])
+@pytest.mark.parametrize("alive", [None, 0.7])
+def test_every_type_of_score_equals_the_slow_twin(kind, alive):
+    scores = {"w": torch.randint(0, 100, (30, 7), generator=seeded()).to(kind)}
+    scores["w"][0, 0] = torch.iinfo(kind).min if not kind.is_floating_point else -torch.inf
+    within = None if alive is None else {"w": torch.rand(30, 7, generator=seeded(1)) < alive}
+    kept = masks.keep_top(scores, 0.5, within=within)["w"]
+    assert kept.flatten().tolist() == selection.keep_top(scores, 0.5, within=within)["w"]
+
+
+def test_scores_with_a_graph_in_any_layout_are_taken_as_they_read():
+    scores = torch.rand(6, 8, generator=seeded(), requires_grad=True).t()
+    kept = masks.keep_top({"w": scores}, 0.5)["w"]
+    assert torch.equal(kept, masks.keep_top({"w": scores.detach().contiguous()}, 0.5)["w"])
+    assert not kept.requires_grad
+
+
+@pytest.mark.parametrize("scope", ["global", "layer"])
+@pytest.mark.parametrize(
+    ("within", "words"),
+    [
+        ({"a": (2, 3)}, r"b \(scores \(4,\), within none\)"),
+        ({"a": (3, 2), "b": (4,)}, r"a \(scores \(2, 3\), within \(3, 2\)\)"),
+        ({"a": (2, 3), "b": (4,), "c": (1,)}, r"c \(scores none, within \(1,\)\)"),
+    ],
+    ids=["missing", "shape", "extra"],
+)
+def test_within_of_other_weights_is_refused(within, words, scope):
+    scores = {"a": torch.rand(2, 3), "b": torch.rand(4)}
+    within = {name: torch.ones(shape, dtype=torch.bool) for name, shape in within.items()}
+    with pytest.raises(InputError, match=words):
+        masks.keep_top(scores, 0.5, within=within, scope=scope)
+
+
+def test_within_that_is_not_bool_is_refused():
+    with pytest.raises(InputError, match=r"a mask must be bool, got w \(torch\.float32\)"):
+        masks.keep_top({"w": torch.rand(4)}, 0.5, within={"w": torch.ones(4)})
+
+
+@pytest.mark.parametrize(
+    ("scores", "words"),
+    [({}, "at least one weight"), ({"w": torch.ones(2, dtype=torch.complex64)}, "complex")],
+)
+def test_scores_that_rank_nothing_are_refused(scores, words):
+    with pytest.raises(InputError, match=words):
+        masks.keep_top(scores, 0.5)
+
+
+def test_top_like_of_other_weights_is_refused():
+    with pytest.raises(InputError, match=r"w \(scores \(3,\), mask \(2,\)\)"):
+        masks.top_like({"w": torch.rand(3)}, {"w": torch.tensor([True, False])})

@@ -3,6 +3,24 @@
 import math
 
 
+def layer_densities(shapes, density, scope):
+    """Return {name: density}: the one free number of the rule, halved into place."""
+    n = {name: math.prod(shape) for name, shape in shapes.items()}
+    last = list(shapes)[-1]
+
+    def densities(x):
+        if scope == "erk":
+            return {name: min(1.0, x * sum(shape) / n[name]) for name, shape in shapes.items()}
+        return {name: (0.9 if name == last else 0.8) ** (1 / x) for name in shapes}
+
+    low, high = 1e-9, 1e9
+    for _ in range(500):
+        middle = math.sqrt(low * high)
+        kept = sum(d * n[name] for name, d in densities(middle).items())
+        low, high = (middle, high) if kept < density * sum(n.values()) else (low, middle)
+    return densities(low)
+
+
 def keep_top(scores, density, *, within=None, scope="global", min_per_layer=0):
     """Return {name: list of bool} over the flattened scores, or None where it cannot be done."""
     if scope == "layer":
@@ -13,6 +31,20 @@ def keep_top(scores, density, *, within=None, scope="global", min_per_layer=0):
             if one is None:
                 return None
             kept |= one
+        return kept
+    if scope == "output":
+        kept = {}
+        for name, score in scores.items():
+            kept[name] = []
+            for row in range(len(score)):
+                part = within and {name: within[name][row]}
+                one = keep_top({name: score[row]}, density, within=part)
+                if one is None:
+                    return None
+                kept[name] += one[name]
+            left = int(within[name].sum()) if within else len(kept[name])
+            if sum(kept[name]) < min(min_per_layer, left):
+                return None
         return kept
 
     flat = {name: score.flatten().tolist() for name, score in scores.items()}
@@ -41,3 +73,13 @@ def keep_top(scores, density, *, within=None, scope="global", min_per_layer=0):
     for _, _, i, name in chosen:
         kept[name][i] = True
     return kept
+
+
+def rewire(kept, keep, grow, fraction):
+    """Return the new list of bool of one layer: the worst kept ones go, the best others come."""
+    inside = [i for i, stays in enumerate(kept) if stays]
+    outside = [i for i, stays in enumerate(kept) if not stays]
+    n_moved = min(math.floor(fraction * len(inside) + 0.5), len(outside))
+    stay = sorted(inside, key=lambda i: (-keep[i], i))[: len(inside) - n_moved]
+    come = sorted(outside, key=lambda i: (-grow[i], i))[:n_moved]
+    return [i in stay or i in come for i in range(len(kept))]

@@ -152,4 +152,4 @@ def hold(
         yield held
     finally:
         held.close()
-    check_held(weights, held.mask)
+    check_held(network, held.mask)  # by name: a parameter may have been replaced
