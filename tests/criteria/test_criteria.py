@@ -107,11 +107,12 @@ def test_scores_are_plain_finite_tensors_shaped_like_the_weights(scored, name):
 
 
 @pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
-def test_the_network_is_left_exactly_as_found(scored, name, device):
-    network = restless().to(device)
+def test_the_network_is_left_exactly_as_found(scored, name, device, dtype):
+    network = restless().to(device, dtype)
     before = everything(network)
-    scores = scored(name, network, images())  # rows on the CPU
+    scores = scored(name, network, images().to(dtype))  # rows on the CPU
     assert_same(before, everything(network))
     assert all(score.device.type == device for score in scores.values())
 

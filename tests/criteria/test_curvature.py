@@ -116,6 +116,38 @@ class Once(nn.Module):
         return OnceOnly.apply(x)
 
 
+class Custom(torch.autograd.Function):
+    """Wrapped by another decorator, and differentiable as often as you like."""
+
+    @staticmethod
+    @torch.amp.custom_fwd(device_type="cpu")
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x.square()
+
+    @staticmethod
+    @torch.amp.custom_bwd(device_type="cpu")
+    def backward(ctx, g):
+        return 2 * g * ctx.saved_tensors[0]
+
+
+class Square(nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x):
+        return self.function(x)
+
+
+def test_custom_functions_with_a_second_derivative_are_welcome():
+    network = nn.Sequential(nn.Linear(5, 4), Square(Custom.apply), nn.Linear(4, 3)).double()
+    scores = criteria.grasp(network, [rows()])
+    network[1] = Square(torch.square)
+    for name, expected in criteria.grasp(network, [rows()]).items():
+        torch.testing.assert_close(scores[name], expected)
+
+
 class Attention(nn.Module):
     """Fused attention has no second derivative on the CPU."""
 

@@ -58,6 +58,10 @@ def _no_second_derivative(reason: str) -> str:
     )
 
 
+def _is_marked(backward: Any) -> bool:
+    return getattr(backward, "__code__", None) is _ONCE
+
+
 def _once_differentiable(output: Tensor) -> list[str]:
     """Return the autograd functions under `output` that are marked @once_differentiable."""
     names: set[str] = set()
@@ -70,8 +74,8 @@ def _once_differentiable(output: Tensor) -> list[str]:
         seen.add(node)
         function = getattr(node, "_forward_cls", None)
         if function is not None:
-            backward = inspect.unwrap(function.backward, stop=lambda f: f.__code__ is _ONCE)
-            if backward.__code__ is _ONCE:
+            backward = inspect.unwrap(function.backward, stop=_is_marked)
+            if _is_marked(backward):
                 names.add(function.__name__)
         pending += [parent for parent, _ in node.next_functions]
     return sorted(names)

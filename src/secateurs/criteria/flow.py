@@ -36,8 +36,10 @@ def _without_batchnorm(network: nn.Module) -> Iterator[None]:
                 module.__dict__["forward"] = forward
 
 
-def _double(tensor: Tensor) -> Tensor:
-    return tensor.detach().double() if tensor.is_floating_point() else tensor.detach().clone()
+def _double(buffer: Tensor) -> Tensor:
+    """Return a copy, since forward passes may write to buffers; float64 where it is floating."""
+    dtype = torch.float64 if buffer.is_floating_point() else buffer.dtype
+    return buffer.detach().to(dtype, copy=True)
 
 
 def _positive(name: str, parameter: Tensor) -> Tensor:
