@@ -23,8 +23,8 @@ def _found(tensors: Mapping[str, Tensor], where: str) -> Mask:
         if stored.shape != original.shape or not bool(((stored == 0) | (stored == 1)).all()):
             raise InputError(
                 f"{stem}_mask must be of 0 and 1 and shaped like {name} {tuple(original.shape)}, "
-                f"got {tuple(stored.shape)} from {float(stored.min()):g} to "
-                f"{float(stored.max()):g}; fold other factors into the weights first"
+                f"got {tuple(stored.shape)} with {stored.unique()[:3].tolist()}; "
+                "fold other factors into the weights first"
             )
         mask[stem] = stored != 0
     if not mask:
