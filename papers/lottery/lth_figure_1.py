@@ -62,7 +62,7 @@ def base(scale: str, preset: str) -> TicketConfig:
 
 def dense(ticket: TicketConfig) -> TicketConfig:
     """Return the dense network: what the search of the ticket trains, and nothing more."""
-    nothing = replace(ticket.finetune, epochs=0, steps=None)
+    nothing = replace(ticket.finetune, epochs=0)
     return replace(ticket, compression=1.0, rewind="none", finetune=nothing)
 
 

@@ -75,7 +75,8 @@ class PhaseConfig:
         snapshots: keep the networks at the ends of the last so many learning-rate cycles.
         mixup: a of the Beta(a, a) that rows are mixed by (Zhang et al. 2018); 0 mixes none. Not
             beside a contrastive term, which is about the rows as they are.
-        steps: optimizer steps, in place of `epochs`; the last epoch may end early.
+        steps: optimizer steps, in place of `epochs`; the last epoch may end early. With `epochs=0`
+            there are none.
     """
 
     epochs: int = 105
@@ -105,10 +106,12 @@ class PhaseConfig:
                 f"mixup must be 0 beside a contrastive weight, got {self.mixup:g} and "
                 f"{self.contrastive_weight:g}; set one of them to 0, or mix in the other phase"
             )
-        if self.steps is not None and (self.steps < 1 or not self.epochs or self.snapshots > 1):
+        if not self.epochs:  # no training is no steps: a setting may lack a word for unsetting them
+            object.__setattr__(self, "steps", None)
+        if self.steps is not None and (self.steps < 1 or self.snapshots > 1):
             raise InputError(
-                "steps must be at least 1, beside epochs above 0 and one snapshot, got "
-                f"{self.steps}, {self.epochs} and {self.snapshots}; for no steps set epochs to 0"
+                f"steps must be at least 1, beside one snapshot, got {self.steps} and "
+                f"{self.snapshots}; for no steps set epochs to 0"
             )
         ends = optimizers.cycle_ends(self.optimizer.schedule, self.epochs)
         if self.epochs and self.snapshots > len(ends):

@@ -35,7 +35,7 @@ def _sgd(config: TicketConfig, **changes: Any) -> Optimizer:
 
 
 def _untrained(config: TicketConfig) -> TicketConfig:
-    return replace(config, finetune=replace(config.finetune, epochs=0, steps=None, snapshots=1))
+    return replace(config, finetune=replace(config.finetune, epochs=0, snapshots=1))
 
 
 def _dense(config: TicketConfig) -> TicketConfig:

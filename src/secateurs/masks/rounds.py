@@ -34,7 +34,10 @@ def keep_in_rounds(
         score: a criterion, called with the network; give it what else it needs by
             `functools.partial`.
         densities: of the rounds, falling; see `secateurs.schedules`.
-        within, scope, min_per_layer, allow_empty: see `keep_top`.
+        within: see `keep_top`.
+        scope: see `keep_top`.
+        min_per_layer: see `keep_top`.
+        allow_empty: see `keep_top`.
 
     Raises:
         InputError: as `keep_top`, from any round.
