@@ -3,6 +3,7 @@
 import json
 import subprocess
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -10,18 +11,31 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from secateurs import masks
+from secateurs import masks, schedules
 from secateurs.checkpoint import unnest
 from secateurs.data.batches import epoch_batches
-from secateurs.data.views import corruption
+from secateurs.data.images import read_images
+from secateurs.data.views import compose, corruption, pixel_corruption, shift
 from secateurs.errors import InputError
 from secateurs.experiments.arms import arm, beta_lasso
 from secateurs.experiments.cells import execute
 from secateurs.experiments.rows import prepare
-from secateurs.experiments.spec import PeerCell, Rows, TicketCell, key, needs, with_needs
+from secateurs.experiments.spec import (
+    ImageRows,
+    PeerCell,
+    Rows,
+    TicketCell,
+    cell_from_json,
+    key,
+    needs,
+    with_needs,
+)
 from secateurs.experiments.store import Store
 from secateurs.experiments.trained import probabilities, trained
+from secateurs.experiments.typed import describe
 from secateurs.measures.quality import classification, probabilistic
+from secateurs.networks.init import initialise_
+from secateurs.networks.lenet import LeNet300100
 from secateurs.optimizers import SGD, AdamW
 from secateurs.preparation import groups
 from secateurs.seeds import stream
@@ -284,3 +298,280 @@ def test_the_source_is_told_by_its_revision(store):
     )
     assert (result["git"] is not None) == (told.stdout.strip() == "true")
     assert json.dumps(result)
+
+
+# --- images --------------------------------------------------------------------------------------
+
+IMAGES = ImageRows(dataset="mnist", n_validation=100, n_train=100, split=7)
+
+
+@pytest.fixture
+def three_digits(tmp_path_factory, monkeypatch):
+    """Let "mnist" be three classes of sklearn's digits: ten would cost seconds of ROC curves."""
+    root = tmp_path_factory.getbasetemp() / "three_digits"
+    if not root.exists():
+        images = read_images("sklearn:digits")
+        arrays = {}
+        for part in ("train", "test"):
+            x, y = getattr(images, f"x_{part}"), getattr(images, f"y_{part}")
+            arrays |= {f"x_{part}": x[y < 3], f"y_{part}": y[y < 3]}
+        (root / "vision").mkdir(parents=True)
+        np.savez(root / "vision" / "mnist.npz", **arrays)
+    monkeypatch.setenv("SECATEURS_DATA", str(root))
+
+
+ADAM = PhaseConfig(steps=7, batch_size=30, optimizer=AdamW(lr=5e-3, schedule="constant"))
+LOTTERY = TicketConfig(
+    search=ADAM, finetune=ADAM, init_scale=1.0, scope="halved_last", only=("*",), compression=4
+)
+LENET = TicketCell(rows=IMAGES, config=LOTTERY, widths=(20, 10), network="lenet_300_100", seed=3)
+WEIGHTS = 64 * 20 + 20 * 10 + 10 * 3
+
+
+def lenet(**changes):
+    return replace(LENET, config=replace(LOTTERY, **changes))
+
+
+def by_hand(cell):
+    """Return what `find_ticket` finds with the settings of a cell of images, in one go."""
+    prepared = prepare(cell.rows)
+    network = LeNet300100(64, 3, widths=cell.widths)
+    initialise_(network, generator=stream(cell.seed, "init"))
+    view = None
+    if cell.shift or cell.corruption_rate:
+        view = compose(
+            shift(cell.shift, fill=prepared.background),
+            pixel_corruption(prepared.data.train[0], rate=cell.corruption_rate),
+        )
+    return find_ticket(network, prepared.data, cell.config, seed=cell.seed, view=view, device="cpu")
+
+
+def assert_is(store, cell, ticket):
+    """Check a finished cell against a ticket, to the bit."""
+    network, mask = trained(store, key(cell))
+    assert mask.keys() == ticket.mask.keys()
+    for name, kept in ticket.mask.items():
+        assert torch.equal(mask[name], kept), name
+    for name, tensor in ticket.network.state_dict().items():
+        assert torch.equal(network.state_dict()[name], tensor), name
+    x, y = prepare(cell.rows).test
+    told = probabilities(store, key(cell))["test"]
+    assert np.allclose(told, outputs(ticket.network, x).softmax(1).numpy(), atol=1e-6)
+    accuracy = (outputs(ticket.network, x).argmax(1) == y).double().mean()
+    assert store.result(key(cell))["test"]["accuracy"] == pytest.approx(float(accuracy))
+
+
+ROUNDS = (0.8, 0.5, 0.25)
+CHAINED = replace(LOTTERY, schedule=partial(schedules.listed, densities=ROUNDS))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"schedule": schedules.one_shot},
+        {},
+        {"rewind": "none"},
+        {"rewind": "random", "control": "shuffled"},
+        {"rewind": "step:2"},
+        {"rewind": "lr:5"},
+        {"rewind": "scaled_start", "init_scale": 0.5, "control": "reversed"},
+        {"control": "shuffled_globally", "finetune": replace(ADAM, steps=9)},
+        {"control": "top_start", "scope": "global"},
+        {"search": replace(ADAM, contrastive_weight=1.0), "only": None},
+        {"search": replace(ADAM, optimizer=SGD(lr=0.01, encoder_lr=0.1))},
+        {"schedule": partial(schedules.exponential, rounds=2)},
+    ],
+    ids=lambda changes: ", ".join(changes) or "listed",
+)
+@pytest.mark.usefixtures("three_digits")
+def test_a_cell_of_images_in_a_chain_is_find_ticket_in_one_go_to_the_bit(store, changes):
+    config = replace(CHAINED, **changes)
+    cell = replace(LENET, config=config, shift=1, corruption_rate=0.1)
+    (result,) = finish(store, cell)
+    rounds = len(config.schedule(0.25))
+    assert len(store.keys()) == 1 + rounds
+    assert_is(store, cell, by_hand(cell))
+    assert result["size"]["density"] == pytest.approx(0.25, abs=1e-3)
+    assert result["size"]["parameters"] == WEIGHTS + 20 + 10 + 3
+    assert set(result["layer_density"]) == set(by_hand(cell).mask)
+    assert len(result["data"]) == 16
+
+
+@pytest.mark.parametrize(
+    ("criterion", "changes"),
+    [
+        ("snip", {}),
+        ({"name": "grasp", "temperature": 100.0}, {"scored_rows": 50}),
+        ("synflow", {"schedule": {"name": "exponential", "rounds": 20}}),
+        ("wanda", {"scope": "output"}),
+        ("random", {"control": "reversed"}),
+    ],
+)
+@pytest.mark.usefixtures("three_digits")
+def test_pruning_at_the_start_needs_no_search(store, criterion, changes):
+    """Written in JSON, as a file would say it."""
+    told = describe(lenet(search=PhaseConfig(epochs=0)))
+    told["config"] |= {"criterion": criterion, **changes}
+    cell = cell_from_json(json.loads(json.dumps(told)))
+    assert needs(cell) == ()
+    (result,) = finish(store, cell)
+    assert store.keys() == [key(cell)]
+    assert_is(store, cell, by_hand(cell))
+    assert result["flops_with_search"] == result["flops"] > 0
+    assert result["regime"] == {"weight_movement": None, "start_mask_overlap": None}
+    assert result["early_stop"]["step"] in result["curve"]["step"]
+
+
+@pytest.mark.usefixtures("three_digits")
+def test_costs_add_up_over_rounds(store):
+    finetune = replace(ADAM, steps=None, epochs=3)
+    chained = replace(LENET, config=replace(CHAINED, finetune=finetune))
+    (result,) = finish(store, chained)
+    search, *rounds = (store.result(key(cell)) for cell in with_needs([chained]).values())
+    # 4 batches of 30, 30, 30 and 10 rows an epoch: seven steps see 100 and 90
+    step = 3 * 2 * WEIGHTS
+    assert [one["flops"] for one in (search, *rounds)] == [step * n for n in (190, 190, 190, 300)]
+    totals = [one["flops_with_search"] for one in rounds]
+    assert totals == [step * n for n in (380, 570, 870)]
+    assert result["flops_with_search"] == step * 870
+    seconds = [one["fit_seconds"] for one in (search, *rounds)]
+    assert seconds == sorted(seconds)
+    assert all(one["regime"]["weight_movement"] > 0 for one in rounds)
+
+
+@pytest.mark.usefixtures("three_digits")
+def test_rounds_within_one_cell_cost_what_they_cost(store):
+    """What `compression_of="model"` keeps of the weights is not known before, and no chain."""
+    cell = lenet(
+        compression_of="model", compression=2, schedule=partial(schedules.linear, rounds=3)
+    )
+    assert cell.round_before is None
+    (result,) = finish(store, cell)
+    assert len(store.keys()) == 2
+    assert_is(store, cell, by_hand(cell))
+    assert result["flops"] == 3 * 2 * WEIGHTS * 190 * 3
+    assert result["flops_with_search"] == 3 * 2 * WEIGHTS * 190 * 4
+
+
+@pytest.mark.parametrize("rewind", ["step:5", "lr:5"])
+@pytest.mark.usefixtures("three_digits")
+def test_a_late_rewind_costs_what_is_left(store, rewind):
+    (result,) = finish(store, lenet(rewind=rewind))
+    assert result["flops"] == 3 * 2 * WEIGHTS * 60  # two steps of the second epoch
+    assert result["flops_with_search"] == 3 * 2 * WEIGHTS * (60 + 190)
+
+
+@pytest.mark.usefixtures("three_digits")
+def test_a_dense_network_is_its_search_and_costs_no_more(store):
+    phase = replace(ADAM, steps=230)
+    nothing = replace(ADAM, steps=None, epochs=0)
+    dense = lenet(compression=1, rewind="none", search=phase, finetune=nothing)
+    (result,) = finish(store, dense)
+    (search,) = needs(dense)
+    searching = store.result(key(search))
+    assert result["flops"] == 0
+    assert result["flops_with_search"] == searching["flops"] > 0
+    assert result["curve"] == searching["curve"]
+    assert result["early_stop"] == searching["early_stop"]
+    assert result["curve"]["step"] == [0, 100, 200, 230]
+    network, mask = trained(store, key(dense))
+    state = unnest(store.tensors(key(search))[0], "state")
+    assert all(torch.equal(network.state_dict()[name], t) for name, t in state.items())
+    assert masks.density(mask) == 1
+
+    curve = searching["curve"]
+    losses = curve["validation_loss"]
+    at = losses.index(min(losses))
+    assert result["early_stop"]["step"] == curve["step"][at]
+    assert result["early_stop"]["validation_accuracy"] == curve["validation_accuracy"][at]
+    x, y = prepare(IMAGES).data.validation
+    accuracy = (outputs(network, x).argmax(1) == y).double().mean()
+    assert curve["validation_accuracy"][-1] == pytest.approx(float(accuracy))
+    assert result["validation"]["accuracy"] == pytest.approx(float(accuracy))
+    loss = torch.nn.functional.cross_entropy(outputs(network, x), y)
+    assert losses[-1] == pytest.approx(float(loss), rel=1e-5)
+
+
+@pytest.mark.parametrize(("n_train", "lr", "overfits"), [(12, 0.1, True), (40, 0.02, False)])
+@pytest.mark.usefixtures("three_digits")
+def test_early_stopping_tells_the_test_accuracy_of_its_own_step(store, n_train, lr, overfits):
+    optimizer = AdamW(lr=lr, weight_decay=0.0, schedule="constant")
+    phase = replace(ADAM, steps=230, batch_size=10, optimizer=optimizer)
+    cell = replace(lenet(finetune=phase), rows=replace(IMAGES, n_train=n_train))
+    (result,) = finish(store, cell)
+    stop = result["early_stop"]
+    assert result["curve"]["step"] == [0, 100, 200, 230]
+    assert stop["validation_loss"] == min(result["curve"]["validation_loss"])
+    length = {"steps": stop["step"]} if stop["step"] else {"steps": None, "epochs": 0}
+    stopped = replace(cell, config=replace(cell.config, finetune=replace(phase, **length)))
+    x, y = prepare(cell.rows).test
+    accuracy = (outputs(by_hand(stopped).network, x).argmax(1) == y).double().mean()
+    assert stop["test_accuracy"] == pytest.approx(float(accuracy))
+    if overfits:  # from the first step on
+        assert stop["step"] == 0
+        assert stop["test_accuracy"] < result["test"]["accuracy"] - 0.2
+
+
+@pytest.mark.usefixtures("three_digits")
+def test_a_ticket_that_was_not_trained_has_no_curve_of_its_own_nor_its_searchs(store):
+    nothing = replace(ADAM, steps=None, epochs=0)
+    untrained, table = finish(store, lenet(finetune=nothing), CELL)
+    assert "early_stop" not in untrained
+    assert "early_stop" not in table
+
+
+@pytest.mark.usefixtures("three_digits")
+def test_a_round_moves_from_where_its_training_began(store):
+    """At a learning rate of nothing no round moves, however small the search was scaled."""
+    still = replace(ADAM, optimizer=SGD(lr=1e-30))
+    for rewind in ("start", "scaled_start", "none"):
+        config = replace(CHAINED, search=still, finetune=still, init_scale=0.25, rewind=rewind)
+        (result,) = finish(store, replace(LENET, config=config))
+        assert result["regime"]["weight_movement"] == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.usefixtures("three_digits")
+def test_arms_know_phases_by_steps(store):
+    config = replace(IUNET, search=replace(IUNET.search, steps=10), finetune=replace(ADAM, steps=8))
+    config = replace(config, search=replace(config.search, batch_size=30))
+    untrained = replace(CELL, config=arm("untrained ticket", config))
+    assert finish(store, untrained)[0]["flops"] == 0
+    dense = arm("dense, equal steps", config)
+    assert (dense.finetune.steps, dense.finetune.n_steps(106)) == (18, 18)
+    rounds = replace(config, schedule=partial(schedules.exponential, rounds=3))
+    assert arm("dense, equal steps", rounds).finetune.steps == 38
+    mixed = replace(config, finetune=replace(ADAM, steps=None, epochs=3))
+    with pytest.raises(
+        InputError, match="both must be in epochs or both in steps, got steps 10 and None"
+    ):
+        arm("dense, equal steps", mixed)
+    at_start = replace(config, search=PhaseConfig(epochs=0, batch_size=30))
+    assert arm("dense, equal steps", at_start).finetune.steps == 8
+
+
+@pytest.mark.usefixtures("three_digits")
+def test_weights_and_no_validation_images_do_no_harm(store):
+    rows = replace(IMAGES, n_validation=0, n_train=40)  # one class has a row more
+    plain = replace(lenet(), rows=rows)
+    one, two = finish(store, plain, replace(plain, class_weight="balanced"))
+    assert "validation" not in one
+    assert "curve" not in one
+    assert one["test"]["log_loss"] != two["test"]["log_loss"]
+
+
+@pytest.mark.usefixtures("three_digits")
+def test_an_ensemble_of_images_is_the_mean_of_its_members(store):
+    ensemble = replace(LENET, config=CHAINED, n_tickets=2)
+    (result,) = finish(store, ensemble)
+    told = [probabilities(store, key(member))["test"] for member in ensemble.members]
+    assert np.allclose(probabilities(store, key(ensemble))["test"], np.mean(told, 0), atol=1e-7)
+    spent = [store.result(key(member))["flops_with_search"] for member in ensemble.members]
+    assert result["flops_with_search"] == sum(spent) == 2 * 4 * 3 * 2 * WEIGHTS * 190
+
+
+@pytest.mark.usefixtures("three_digits")
+def test_a_ticket_without_the_round_before_it_is_a_mistake_of_whoever_runs_it(store):
+    chained = replace(LENET, config=CHAINED)
+    assert execute(chained.search_cell, store.root, device="cpu") == "done"
+    with pytest.raises(InputError, match=r"needs mnist split 7: ticket .*r 2, which is"):
+        execute(chained, store.root, device="cpu")
