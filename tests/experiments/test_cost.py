@@ -1,6 +1,7 @@
 """Estimates grow with the work and never stop a run."""
 
 from dataclasses import replace
+from functools import partial
 
 import pandas as pd
 import pytest
@@ -8,7 +9,16 @@ import pytest
 from secateurs.experiments import cost, peers
 from secateurs.experiments.arms import arm
 from secateurs.experiments.cost import estimate
-from secateurs.experiments.spec import PeerCell, Rows, TicketCell, needs
+from secateurs.experiments.spec import (
+    ImageRows,
+    PeerCell,
+    ProbeCell,
+    Rows,
+    TicketCell,
+    needs,
+    with_needs,
+)
+from secateurs.schedules import exponential
 from secateurs.tickets import TicketConfig
 from secateurs.training import PhaseConfig
 
@@ -66,3 +76,39 @@ def test_peers_are_estimated_as_they_were_measured():
         for model, taken in seconds.items():
             ratio = cost._PEER_SECONDS[model](*shape) / taken
             assert 1 / 3 < ratio < 3, (shape, model, ratio)
+
+
+def images(*, n_train=None, n_validation=100, **phases):
+    """Return a ticket cell of LeNet on digits, of phases with so many steps."""
+    config = TicketConfig(**{name: PhaseConfig(steps=steps) for name, steps in phases.items()})
+    rows = ImageRows(dataset="sklearn:digits", n_train=n_train, n_validation=n_validation)
+    return TicketCell(rows=rows, config=config, network="lenet_300_100", widths=(20, 10))
+
+
+def test_images_are_estimated_by_steps():
+    cell = images(search=300, finetune=600)
+    of_search = estimate(cell.search_cell)
+    assert estimate(cell) == pytest.approx(2 * of_search)
+    assert 0 < of_search < 60
+    # steps are steps, however many images there are
+    assert estimate(images(search=300, finetune=600, n_train=200)) == estimate(cell)
+    untrained = replace(cell, config=replace(cell.config, finetune=PhaseConfig(epochs=0)))
+    assert 0 < estimate(untrained) < of_search
+    ilo = replace(cell.config, search=PhaseConfig(steps=300, contrastive_weight=1.0))
+    assert estimate(replace(cell, config=ilo).search_cell) == pytest.approx(2 * of_search)
+
+
+def test_epochs_of_images_are_of_those_that_are_trained_on():
+    assert cost._shape(images().rows) == (1338, 64)
+    assert cost._shape(images(n_train=200).rows) == (200, 64)
+    by_epochs = replace(images(), config=TicketConfig(finetune=PhaseConfig(epochs=7)))
+    fewer = replace(by_epochs, rows=replace(by_epochs.rows, n_train=128))
+    assert estimate(by_epochs) == pytest.approx(11 * estimate(fewer))  # batches of 128
+
+
+def test_images_that_are_not_there_and_probes_of_images_stop_nothing():
+    cell = images(finetune=10)
+    assert estimate(replace(cell, rows=ImageRows(dataset="sklearn:no"))) == 0
+    assert estimate(ProbeCell(ticket=cell)) > 0
+    chain = replace(cell.config, schedule=partial(exponential, rounds=3))
+    assert all(estimate(one) > 0 for one in with_needs([replace(cell, config=chain)]).values())

@@ -3,6 +3,7 @@
 import copy
 import json
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from secateurs.experiments.cells import execute
 from secateurs.experiments.cost import estimate
 from secateurs.experiments.rows import prepare
 from secateurs.experiments.spec import (
+    ImageRows,
     ProbeCell,
     Rows,
     TicketCell,
@@ -34,6 +36,7 @@ from secateurs.measures.invariance import under_view
 from secateurs.networks.init import initialise_
 from secateurs.optimizers import SGD, AdamW
 from secateurs.preparation import groups
+from secateurs.schedules import exponential
 from secateurs.seeds import stream
 from secateurs.tabular import start_network
 from secateurs.tickets import TicketConfig
@@ -313,3 +316,33 @@ def test_a_probe_costs_more_for_wider_networks_and_less_than_without_end():
     narrow, wide = (ProbeCell(ticket=ticket) for ticket in both)
     assert 0 < estimate(narrow) < estimate(wide) < 600
     assert estimate(replace(narrow, ticket=replace(CELL, rows=Rows(dataset="sklearn:no")))) == 0
+
+
+def test_tickets_of_images_are_refused(tmp_path):
+    rows = ImageRows(dataset="sklearn:digits", n_validation=50, n_train=60)
+    phase = PhaseConfig(steps=2)
+    config = TicketConfig(search=PhaseConfig(epochs=0), finetune=phase)
+    ticket = TicketCell(rows=rows, config=config, network="lenet_300_100", widths=(8, 5))
+    cell, other = ProbeCell(ticket=ticket), Store(tmp_path)
+    assert execute(ticket, other.root, device="cpu") == "done"
+    assert execute(cell, other.root, device="cpu") == "failed"
+    told = "InputError: a probe looks into tickets of tables, got sklearn:digits split 0: ticket"
+    assert other.error(key(cell))["error"].startswith(told)
+    assert cell_from_json(describe(cell)) == cell
+
+
+def test_a_ticket_of_several_rounds_is_probed_beside_its_search(store):
+    """What the search left is dense, and is shared with a ticket of one round."""
+    rounds = replace(IUNET, compression=8.0, schedule=partial(exponential, rounds=2))
+    once, several = finish(
+        store,
+        *(
+            ProbeCell(ticket=replace(CELL, config=config))
+            for config in (replace(IUNET, compression=8.0), rounds)
+        ),
+    )
+    for part in ("invariance", "coupling"):
+        for name in ("start", "searched"):
+            assert several[part][name] == once[part][name]
+        assert several[part]["trained"] != once[part]["trained"]
+    assert several["regime"]["layer_movement"] == once["regime"]["layer_movement"]

@@ -1,5 +1,7 @@
 """Splits do not leak: partitions by groups, preparations of training rows only."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,9 +9,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from secateurs.data.images import read_images
 from secateurs.errors import InputError
 from secateurs.experiments.rows import prepare, split
-from secateurs.experiments.spec import Rows
+from secateurs.experiments.spec import ImageRows, Rows
 
 ROWS = Rows(dataset="sklearn:wine", validation_folds=4)
 
@@ -72,3 +75,109 @@ def test_a_table_of_the_data_root_is_read_by_its_name(tmp_path, monkeypatch):
     frame.assign(target=[0.5, 1.25] * 20).to_parquet(tmp_path / "tabular" / "numbers.parquet")
     with pytest.raises(InputError, match="experiments are about classes"):
         prepare(Rows(dataset="numbers"))
+
+
+# --- images --------------------------------------------------------------------------------------
+
+DIGITS = ImageRows(dataset="sklearn:digits", n_validation=100, n_train=200)
+
+
+def images_of(part):
+    """Return the images of a part as the tuples of their pixels."""
+    return [x.numpy().tobytes() for x in part[0]]
+
+
+def test_images_are_normalised_by_their_training_rows_only():
+    prepared = prepare(DIGITS)
+    x = prepared.data.train[0].double()
+    assert x.shape == (200, 1, 8, 8)
+    assert prepared.data.train[0].dtype == torch.float32
+    assert prepared.data.train[1].dtype == torch.int64
+    assert float(x.mean()) == pytest.approx(0, abs=1e-6)
+    assert float(x.std(correction=0)) == pytest.approx(1, abs=1e-6)
+    for other in (prepared.data.validation[0], prepared.test[0]):
+        assert abs(float(other.mean())) > 1e-4
+    # the darkest pixel of all is what an empty one has become
+    assert prepared.background == pytest.approx(float(x.min()), rel=1e-6)
+    raw = read_images("sklearn:digits")
+    assert (raw.x_test == 0).any()
+    empty = torch.from_numpy(raw.x_test == 0)
+    assert set(prepared.test[0][empty].tolist()) == {float(x.min())}
+    assert prepared.digest == raw.digest
+
+
+def test_images_are_drawn_without_overlap_and_the_test_images_are_the_sets_own():
+    prepared, raw = prepare(DIGITS), read_images("sklearn:digits")
+    train, held = images_of(prepared.data.train), images_of(prepared.data.validation)
+    assert (len(train), len(held)) == (200, 100)
+    assert not set(train) & set(held)
+    assert len(set(train)) == 200
+    for seed in (0, 1):
+        other = prepare(replace(DIGITS, split=seed, n_train=50))
+        assert other.test[1].tolist() == raw.y_test.tolist()
+        assert other.test[0].shape == raw.x_test.shape
+    assert np.bincount(prepared.data.train[1]).tolist() == pytest.approx([20] * 10, abs=1)
+    assert np.bincount(prepared.data.validation[1]).tolist() == pytest.approx([10] * 10, abs=1)
+    assert prepared.classes.tolist() == list(range(10))
+    assert prepared.preparation is None
+    assert prepared.raw is None
+    assert prepared.seen == 0
+
+
+def whitened(image):
+    """Return what is left of an image without its shift and scale, as bytes."""
+    low, high = image.min(), image.max()
+    return np.rint((image - low) / (high - low) * 255).astype(np.uint8).tobytes()
+
+
+def test_fewer_training_images_are_some_of_more_and_validation_is_the_same():
+    """Compared without shift and scale: the fewer are normalised by their own statistics."""
+    known, before, held = {}, None, None
+    for i, image in enumerate(read_images("sklearn:digits").x_train.astype(np.float64)):
+        known.setdefault(whitened(image), []).append(i)
+    for n in (None, 400, 100, 20):
+        data = prepare(replace(DIGITS, n_train=n)).data
+        assert len(data.train[0]) == (1338 if n is None else n)
+        chosen, watched = (
+            {i for image in part[0].double().numpy() for i in known[whitened(image)]}
+            for part in (data.train, data.validation)
+        )
+        assert not watched & chosen
+        assert before is None or (chosen < before and watched == held)
+        before, held = chosen, watched
+
+
+def test_splits_of_images_differ():
+    one, other = (prepare(replace(DIGITS, split=seed)) for seed in (0, 1))
+    assert set(images_of(one.data.train)) != set(images_of(other.data.train))
+    assert one.digest == other.digest
+
+
+def test_without_validation_images_there_is_no_validation():
+    prepared = prepare(replace(DIGITS, n_validation=0, n_train=None))
+    assert prepared.data.validation is None
+    assert len(prepared.data.train[0]) == 1438
+
+
+def test_labels_become_codes_of_the_classes_there_are(tmp_path):
+    rng = np.random.default_rng(0)
+    labels = np.array([1, 3, 7])
+    arrays = {}
+    for part, n in (("train", 60), ("test", 12)):
+        arrays[f"x_{part}"] = rng.integers(0, 256, (n, 3, 4, 5), dtype=np.uint8)
+        arrays[f"y_{part}"] = labels[np.arange(n) % 3]
+    np.savez(tmp_path / "odd.npz", **arrays)
+    prepared = prepare(ImageRows(dataset=str(tmp_path / "odd.npz"), n_validation=15))
+    assert prepared.classes.tolist() == [1, 3, 7]
+    assert prepared.test[1].tolist() == [0, 1, 2] * 4
+    for part in (prepared.data.train, prepared.data.validation):
+        assert set(part[1].tolist()) == {0, 1, 2}
+    x = prepared.data.train[0]
+    assert x.mean((0, 2, 3)).tolist() == pytest.approx([0, 0, 0], abs=1e-6)
+
+
+def test_more_images_than_there_are_cannot_be_asked_for():
+    with pytest.raises(InputError, match="at most the 1438 rows, got 1000 and 1000"):
+        prepare(replace(DIGITS, n_validation=1_000, n_train=1_000))
+    with pytest.raises(InputError, match="there is no 'sklearn:no'"):
+        prepare(replace(DIGITS, dataset="sklearn:no"))

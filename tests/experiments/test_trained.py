@@ -3,18 +3,23 @@
 from dataclasses import replace
 
 import numpy as np
+import pytest
 import torch
 
+from secateurs import masks
 from secateurs.checkpoint import save
 from secateurs.data.views import corruption
 from secateurs.experiments.rows import prepare
 from secateurs.experiments.run import run
-from secateurs.experiments.spec import Rows, TicketCell, key
+from secateurs.experiments.spec import ImageRows, Rows, TicketCell, key
 from secateurs.experiments.store import Store
-from secateurs.experiments.trained import probabilities, trained
+from secateurs.experiments.trained import blank, probabilities, trained
 from secateurs.networks.dense import MLP, Dropout
+from secateurs.networks.init import initialise_
+from secateurs.networks.lenet import LeNet300100
 from secateurs.optimizers import SGD, AdamW
 from secateurs.preparation import groups
+from secateurs.seeds import stream
 from secateurs.tabular import start_network
 from secateurs.tickets import TicketConfig, find_ticket
 from secateurs.training import PhaseConfig, outputs
@@ -59,3 +64,46 @@ def test_what_was_kept_before_there_were_regularisers_comes_back(tmp_path):
     found, _ = trained(store, key(CELL))
     proba = outputs(found, prepare(ROWS).test[0]).double().softmax(1).numpy()
     assert np.allclose(probabilities(store, key(CELL))["test"], proba, atol=1e-7)
+
+
+def test_the_lenet_of_images_comes_back_from_the_store(tmp_path):
+    store = Store(tmp_path)
+    rows = ImageRows(dataset="sklearn:digits", n_validation=100, n_train=100)
+    phase = PhaseConfig(steps=20, batch_size=30, optimizer=AdamW(lr=5e-3, schedule="constant"))
+    for only in (("*",), None):
+        config = TicketConfig(search=phase, finetune=phase, compression=4.0, only=only)
+        cell = TicketCell(
+            rows=rows, config=config, widths=(20, 10), network="lenet_300_100", seed=3
+        )
+        assert not run([cell], store, device="cpu").failed
+        found, mask = trained(store, key(cell))
+        assert isinstance(found, LeNet300100)
+        assert not found.training
+        names = ["encoder.1.weight", "encoder.3.weight", *(["decoder.weight"] if only else [])]
+        assert list(mask) == names
+        masks.check_held(found, mask)
+        for name in names:
+            assert (found.get_parameter(name) != 0).equal(mask[name])
+        prepared = prepare(rows)
+        proba = outputs(found, prepared.test[0]).softmax(1)
+        told = probabilities(store, key(cell))
+        assert set(told) == {"test", "validation"}
+        assert np.allclose(told["test"], proba, atol=1e-6)
+        accuracy = (proba.argmax(1) == prepared.test[1]).double().mean()
+        assert store.result(key(cell))["test"]["accuracy"] == pytest.approx(float(accuracy))
+        network = LeNet300100(64, 10, widths=(20, 10))
+        initialise_(network, generator=stream(3, "init"))
+        ticket = find_ticket(network, prepared.data, config, seed=3, device="cpu")
+        assert all(
+            torch.equal(found.state_dict()[name], t)
+            for name, t in ticket.network.state_dict().items()
+        )
+
+
+@pytest.mark.parametrize("network", ["mlp", "lenet_300_100"])
+def test_a_blank_network_has_shapes_and_no_memory(network):
+    state = torch.get_rng_state()
+    found = blank(network, 12, 3, widths=(8, 5))
+    assert all(p.is_meta for p in found.parameters())
+    assert found.decoder.weight.shape == (3, 5)
+    assert torch.equal(torch.get_rng_state(), state)

@@ -245,7 +245,7 @@ def _ticket(cell: TicketCell, store: Store, device: torch.device) -> Outcome:
     prepared = prepare(cell.rows)
     network = material.start(cell, prepared)
     config = cell.config
-    searched = material.searched(cell, network, store)
+    searched = material.pruned_from(cell, network, store)
     moved = dataclasses.replace(
         searched,
         start={k: t.to(device) for k, t in searched.start.items()},

@@ -16,7 +16,7 @@ from secateurs.networks.init import initialise_
 from secateurs.seeds import stream
 from secateurs.tickets import Searched
 
-__all__ = ["searched", "start", "training_data"]
+__all__ = ["pruned_from", "searched", "start", "training_data"]
 
 
 def training_data(cell: SearchCell | TicketCell, prepared: Prepared) -> Data:
@@ -43,31 +43,42 @@ def start(cell: SearchCell | TicketCell, prepared: Prepared) -> nn.Module:
     return network
 
 
-def searched(cell: TicketCell, network: nn.Module, store: Store) -> Searched:
-    """Return the search that a ticket is pruned from, or the start where there is none.
+def _finished(cell: TicketCell, needed: SearchCell | TicketCell, store: Store) -> None:
+    if not store.finished(key(needed)):
+        raise InputError(
+            f"{title(cell)} needs {title(needed)}, {key(needed)}, which is not finished; run it"
+        )
 
-    Of a ticket of several rounds it is the round before.
+
+def searched(cell: TicketCell, network: nn.Module, store: Store) -> Searched:
+    """Return the search that a ticket comes from, or the start where there is none.
 
     Raises:
         InputError: the search is not finished, or what it left is damaged.
     """
-    search, before = cell.search_cell, cell.round_before
+    search = cell.search_cell
     if search is None:
         return tickets.not_searched(network)
-    for needed in (search, before):
-        if needed is not None and not store.finished(key(needed)):
-            raise InputError(
-                f"{title(cell)} needs {title(needed)}, {key(needed)}, which is not finished; run it"
-            )
+    _finished(cell, search, store)
     tensors, _ = store.tensors(key(search))
-    found = Searched(
+    return Searched(
         start={k: t.detach().clone() for k, t in network.state_dict().items()},
         state=checkpoint.unnest(tensors, "state"),
         kept=checkpoint.unnest(tensors, "kept") or None,
         history=[],
         complete=True,
     )
+
+
+def pruned_from(cell: TicketCell, network: nn.Module, store: Store) -> Searched:
+    """Return what a ticket is pruned from: the round before, or in the first one the search.
+
+    Raises:
+        InputError: the search or that round is not finished, or what it left is damaged.
+    """
+    found, before = searched(cell, network, store), cell.round_before
     if before is None:
         return found
+    _finished(cell, before, store)
     ticket, mask = trained(store, key(before))
     return dataclasses.replace(found, state=dict(ticket.state_dict()), mask=mask)
