@@ -390,6 +390,21 @@ def test_a_network_may_change_its_type_inside():
             masks.check_held(network, mask)
 
 
+@pytest.mark.gpu
+def test_a_network_may_move_to_the_gpu_inside():
+    network, mask = made()
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
+    with masks.hold(network, mask, optimizer) as held:
+        network.cuda()
+        for _ in range(3):
+            optimizer.zero_grad()
+            loss_of(network, X.cuda(), Y.cuda()).backward()
+            optimizer.step()
+            masks.check_held(network, held.mask)
+        held.update({name: kept.roll(1, 0) for name, kept in mask.items()})
+        masks.check_held(network, held.mask)
+
+
 def test_the_mask_of_the_caller_may_change_afterwards():
     network, mask = made()
     optimizer = OPTIMIZERS["SGD"](network.parameters())

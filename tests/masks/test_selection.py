@@ -273,3 +273,17 @@ def test_scores_that_rank_nothing_are_refused(scores, words):
 def test_top_like_of_other_weights_is_refused():
     with pytest.raises(InputError, match=r"w \(scores \(3,\), mask \(2,\)\)"):
         masks.top_like({"w": torch.rand(3)}, {"w": torch.tensor([True, False])})
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("scope", ["global", "layer", "output", "erk", "halved_last"])
+def test_the_gpu_keeps_what_the_cpu_keeps(scope):
+    scores = {n: torch.randint(0, 50, (40, 30), generator=seeded(i)) for i, n in enumerate("ab")}
+    scores |= {"c": torch.rand(10, 40, generator=seeded(2))}
+    within = masks.keep_top(scores, 0.8, scope=scope)
+    expected = masks.keep_top(scores, 0.3, within=within, scope=scope)
+    found = masks.keep_top(
+        {n: s.cuda() for n, s in scores.items()}, 0.3, within=within, scope=scope
+    )
+    assert all(kept.is_cuda for kept in found.values())
+    assert masks.iou(expected, {name: kept.cpu() for name, kept in found.items()}) == 1

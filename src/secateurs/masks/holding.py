@@ -86,7 +86,7 @@ class Held:
             if bits is None or bits.device != gradient.device or bits.itemsize != gradient.itemsize:
                 kind = _INTEGERS[gradient.itemsize]
                 bits = self._bits[name] = -self._mask[name].to(gradient.device, kind)
-            # In bits: inf * 0 would make a scaler skip a sound step, masked_fill_ takes 20 times longer
+            # In bits: inf * 0 would make a scaler skip a sound step, and masked_fill_ is slow.
             gradient.view(bits.dtype).bitwise_and_(bits)
 
         return hook
