@@ -11,6 +11,7 @@ import os
 import platform
 import time
 from collections.abc import Callable
+from functools import partial
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -20,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from secateurs import Data, PhaseConfig, criteria, masks
+from secateurs import Data, PhaseConfig, criteria, masks, schedules
 from secateurs.networks.init import initialise_
 from secateurs.optimizers import AdamW
 from secateurs.seeds import stream
@@ -84,17 +85,11 @@ def drawn(n: int, *shape: int) -> Batch:
 
 
 def synflow_rounds(network: nn.Module, example: Tensor, n_rounds: int, density: float) -> None:
-    """Prune in SynFlow's rounds, selection and masking included; the weights are put back."""
-    before = [parameter.detach().clone() for parameter in network.parameters()]
-    mask = None
-    for i in range(1, n_rounds + 1):
-        scores = criteria.synflow(network, example)
-        # the 1x1 shortcuts of a ResNet are the first to go
-        mask = masks.keep_top(scores, density ** (i / n_rounds), within=mask, allow_empty=True)
-        masks.apply_(network, mask)
-    with torch.no_grad():
-        for parameter, value in zip(network.parameters(), before, strict=True):
-            parameter.copy_(value)
+    """Prune in SynFlow's rounds, selection and masking included."""
+    score = partial(criteria.synflow, example=example)
+    rounds = schedules.exponential(density, rounds=n_rounds)
+    # the 1x1 shortcuts of a ResNet are the first to go
+    masks.keep_in_rounds(network, score, rounds, allow_empty=True)
 
 
 def low(variants: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:

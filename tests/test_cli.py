@@ -13,7 +13,7 @@ import pytest
 import torch
 from sklearn.datasets import load_iris
 
-from secateurs import cli
+from secateurs import cli, criteria
 from secateurs.cli import main
 from secateurs.command import settings, workspace
 from secateurs.data.tables import read_table
@@ -215,7 +215,7 @@ def test_list(capsys, tmp_path, monkeypatch):
     assert "README" not in out
     assert run("list", "criteria") == 0
     names = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
-    assert names == ["magnitude", "random"]
+    assert names == list(criteria.CRITERIA)
 
 
 # --- compare ---------------------------------------------------------------------------------
@@ -308,7 +308,7 @@ BAD_SETTINGS = {
     "contrastive_weight=-1": "at least 0",
     "corruption_rate=2": "corruption_rate",
     "temperature=0": "positive",
-    "criterion=gut": "magnitude, random",
+    "criterion=gut": "magnitude, normalised_magnitude, ",
     "rewind=back": "'start', 'scaled_start'",
     "snapshots=9": "snapshots",
     "n_tickets=0": "n_tickets",

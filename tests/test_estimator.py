@@ -22,7 +22,7 @@ from sklearn.utils import compute_class_weight
 
 import secateurs as sc
 from secateurs import estimator as estimator_module
-from secateurs import model_directory, recipes, training
+from secateurs import masks, model_directory, recipes, training
 from secateurs.command.comparison import folder_bytes
 from secateurs.data.tables import check_classes
 from secateurs.errors import CollapseWarning, InputError, TimeLimitWarning
@@ -1161,3 +1161,15 @@ def test_saved_and_pickled_members_are_what_was_packed():
     assert not any(name.startswith("mask-1/") for name in packed)
     again = pickle.loads(pickle.dumps(clf))
     assert model_directory.pack(again.members_, again.masks_).keys() == packed.keys()
+
+
+@pytest.mark.parametrize("name", ["snip", "grasp_abs", "synflow", "wanda", "lamp"])
+def test_every_kind_of_criterion_prunes_a_table_at_its_start(name):
+    X, y = load_iris(return_X_y=True)
+    settings = {"search_epochs": 0, "contrastive_weight": 0, "finetune_epochs": 2}
+    clf = TicketClassifier(
+        criterion=name, compression=4, widths=(16, 16), random_state=0, **settings
+    ).fit(X, y)
+    at_random = clone(clf).set_params(criterion="random").fit(X, y)
+    assert masks.count(clf.masks_[0]) == masks.count(at_random.masks_[0])
+    assert masks.iou(clf.masks_[0], at_random.masks_[0]) < 0.9

@@ -57,7 +57,7 @@ __all__ = [
 AUTO_COMPRESSIONS = (2.0, 4.0, 8.0, 16.0, 32.0)
 AUTO_VAL_FRACTION = 0.2
 
-Criterion = Literal["magnitude", "random"] | Callable[..., masks.Scores]
+Criterion = str | Callable[..., masks.Scores]
 
 
 def _is_frame(X: object) -> bool:
@@ -408,7 +408,8 @@ class TicketClassifier(ClassifierMixin, _TicketEstimator):  # type: ignore[misc]
         contrastive_weight: lambda of the contrastive term; 0 searches by cross-entropy alone.
         corruption_rate: c, the share of columns that a view replaces (SCARF).
         temperature: of the contrastive term.
-        criterion: "magnitude", "random", or a callable; see `secateurs.criteria`.
+        criterion: "magnitude", "snip", "synflow", ... (all of `criteria.CRITERIA`), or a callable;
+            with `search_epochs=0` it prunes at initialisation.
         rewind: "start", "scaled_start", "step:K", "none" or "random".
         widths: hidden layer sizes.
         search_epochs, search_lr: of the search phase (SGD, Nesterov momentum).

@@ -53,16 +53,16 @@ def applied(network: nn.Module, mask: Mapping[str, Tensor]) -> Iterator[None]:
     True
     """
     weights = check(network, mask)
-    pruned = {
-        name: weight.detach()[~mask[name].to(weight.device)] for name, weight in weights.items()
-    }
+    # whole copies: picking out the pruned values and putting them back takes ten times as long
+    before = {name: weight.detach().clone() for name, weight in weights.items()}
     apply_(network, mask)
     try:
         yield
     finally:
         with torch.no_grad():
             for name, weight in weights.items():
-                weight[~mask[name].to(weight.device)] = pruned[name].to(weight.device)
+                kept = mask[name].to(weight.device)
+                weight.copy_(torch.where(kept, weight, before[name].to(weight)))
 
 
 def check_held(weights: nn.Module | Mapping[str, Tensor], mask: Mapping[str, Tensor]) -> None:

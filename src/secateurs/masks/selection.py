@@ -68,14 +68,17 @@ def highest(scores: Tensor, k: int, *, alive: Tensor | None = None) -> Tensor:
         values = values.byte()
     elif values.dtype in (torch.float16, torch.bfloat16):  # NumPy has no bfloat16
         values = values.float()
-    if alive is not None:
+    pool = values
+    if alive is not None and len(values) == 1:  # the less is left, the less there is to order
+        pool = values[alive][None]
+    elif alive is not None:
         kind = values.dtype
-        values = values.masked_fill(
-            ~alive, -torch.inf if kind.is_floating_point else torch.iinfo(kind).min
-        )
-    threshold = _kth_highest(values, k)
+        lowest = -torch.inf if kind.is_floating_point else torch.iinfo(kind).min
+        pool = values.masked_fill(~alive, lowest)
+    threshold = _kth_highest(pool, k)
     above, tied = values > threshold, values == threshold
-    if alive is not None:  # a score of -inf ties with what is not alive
+    if alive is not None:
+        above &= alive
         tied &= alive
     room = k - _count(above)
     if not torch.equal(_count(tied), room):
