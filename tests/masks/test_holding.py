@@ -104,6 +104,25 @@ def test_a_held_network_trains_as_a_loop_masked_by_hand(name):
         assert torch.equal(network.state_dict()[key], value)
 
 
+class Noisy(torch.optim.SGD):
+    """An optimizer that moves weights whatever their gradients and its memory."""
+
+    def step(self, closure=None):
+        with torch.no_grad():
+            for group in self.param_groups:
+                for weight in group["params"]:
+                    weight.add_(torch.randn(weight.shape, generator=seeded()))
+
+
+def test_weights_are_masked_whatever_the_optimizer_does():
+    network, mask = made()
+    optimizer = Noisy(network.parameters(), lr=0.1)
+    with masks.hold(network, mask, optimizer):
+        steps(network, optimizer, after=lambda: masks.check_held(network, mask))
+    steps(network, optimizer, 1)
+    assert n_revived(network, mask) > 0
+
+
 def test_an_optimizer_with_a_past_forgets_what_is_pruned():
     network, mask = made()
     optimizer = OPTIMIZERS["AdamW"](network.parameters())
