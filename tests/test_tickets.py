@@ -776,7 +776,7 @@ def test_synflow_in_rounds_is_its_loop_by_hand(data):
 
 
 @pytest.mark.parametrize("name", ["magnitude", "snip", "synflow"])
-def test_rounds_without_a_search_are_keep_in_rounds(data, name):
+def test_rounds_without_a_search_are_keep_in_rounds(data, tmp_path, name):
     schedule = partial(schedules.linear, rounds=4)
     config = replace(AT_START, criterion=criteria.CRITERIA[name], schedule=schedule, scope="erk")
     kept = masks.keep_in_rounds(
@@ -787,9 +787,11 @@ def test_rounds_without_a_search_are_keep_in_rounds(data, name):
         scope="erk",
         min_per_layer=1,
     )  # fmt: skip
-    ticket = find_ticket(plain_sequential(), data, config)
+    ticket = find_ticket(plain_sequential(), data, config, checkpoint_dir=tmp_path)
     assert same(ticket.mask, kept)
     assert len(ticket.history) == FINETUNE.epochs
+    assert ticket.searched.mask is None
+    assert [path.name for path in tmp_path.iterdir()] == ["density-0.25.safetensors"]
 
 
 # --- rounds as a chain ----------------------------------------------------------------------------
