@@ -77,9 +77,9 @@ def seen(frame: pd.DataFrame, column: str, arm: str, compression: float | None) 
 def minus(
     frame: pd.DataFrame, column: str, arm: str, baseline: str, compression: float | None
 ) -> pd.Series:
-    """Return the differences of two arms by seed; the dense network is the same at any density."""
+    """Return the differences of two arms by seed; a dense network is the same at any density."""
     one, other = (
-        seen(frame, column, name, 1.0 if name == DENSE and compression else compression)
+        seen(frame, column, name, 1.0 if name.startswith(DENSE) and compression else compression)
         for name in (arm, baseline)
     )
     return (one - other).dropna()

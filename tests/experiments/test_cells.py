@@ -513,7 +513,7 @@ def test_early_stopping_tells_the_test_accuracy_of_its_own_step(store, n_train, 
 
 
 @pytest.mark.usefixtures("three_digits")
-def test_a_ticket_that_was_not_trained_has_no_curve_of_its_own_nor_its_searchs(store):
+def test_a_ticket_that_was_not_trained_has_no_curve_of_its_own_or_its_search(store):
     nothing = replace(ADAM, steps=None, epochs=0)
     untrained, table = finish(store, lenet(finetune=nothing), CELL)
     assert "early_stop" not in untrained

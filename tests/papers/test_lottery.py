@@ -41,7 +41,7 @@ def tune():
 
 
 @pytest.mark.parametrize(
-    ("name", "n_cells"), [("lth", (32, 366, 1010)), ("equal", (42, 549, 1220)), ("tune", (10, 45))]
+    ("name", "n_cells"), [("lth", (32, 372, 1010)), ("equal", (42, 549, 1220)), ("tune", (10, 45))]
 )
 def test_every_run_is_a_cell_of_its_own(request, name, n_cells):
     paper = request.getfixturevalue(name)
@@ -52,11 +52,11 @@ def test_every_run_is_a_cell_of_its_own(request, name, n_cells):
 
 
 def placed(runs):
-    """Return the cells by data set, seed, arm and number of the round; the dense one is 0."""
+    """Return the cells by data set, seed, arm and number of the round; dense ones are 0."""
     found, n = {}, {}
     for run in runs:
         where = run.cell.rows.dataset, run.cell.seed, run.arm
-        n[where] = n.get(where, -1 + (run.arm != "dense")) + 1
+        n[where] = n.get(where, -1 + (not run.arm.startswith("dense"))) + 1
         found[(*where, n[where])] = run.cell
     return found
 
@@ -86,6 +86,20 @@ def test_three_seven_nine_and_fifteen_rounds_leave_what_the_paper_says(lth):
         if n:
             ticket = cells[dataset, seed, "ticket", n]
             assert cell.config.compression == ticket.config.compression
+
+
+def test_the_long_dense_network_trains_for_the_published_steps(lth, tickets):
+    cells = placed(lth.runs("small"))
+    for dataset in ("mnist", "fashion_mnist"):
+        search = cells[dataset, 0, lth.LONG, 0].config.search
+        assert search.steps == 50_000
+        assert search != cells[dataset, 0, "dense", 0].config.search
+    long = tickets[tickets["arm"] == "dense"].assign(arm=lth.LONG)
+    long["early_stop.test_accuracy"] += 0.002
+    found = facts(lth, pd.concat([tickets, long]))
+    by_name = {name: cells[1].mean for name, cells in found.items() if lth.LONG in name}
+    about = [0.8 - 0.2, 0.0 - 0.2]  # of test_facts_are_means_of_pairs_with_their_intervals
+    assert list(by_name.values()) == pytest.approx(about, abs=1e-6)
 
 
 def n_steps(cell):
@@ -274,9 +288,9 @@ def test_layers_and_regime_of_the_ticket_are_told(lth, tickets):
 def test_pictures_show_each_set_by_weights_left(lth, tickets):
     both = pd.concat([tickets, tickets.assign(**{"rows.dataset": "sklearn:digits"})])
     blocks = lth.figure(both)
-    assert len(blocks) == 16
+    assert len(blocks) == 18
     names = [block.title for block in blocks]
-    assert [name.partition(":")[0] for name in names] == ["mnist"] * 8 + ["digits"] * 8
+    assert [name.partition(":")[0] for name in names] == ["mnist"] * 9 + ["digits"] * 9
     for block in blocks[:3]:
         assert isinstance(block, Figure)
         assert block.caption.startswith("Mean ± standard error over 3 seeds.")
