@@ -86,7 +86,8 @@ def _follow(
     least = math.inf
 
     def quality(network: nn.Module, x: Tensor, y: Tensor) -> tuple[float, float]:
-        logits = training.outputs(network, x, tile=_FOLLOW_TILE)
+        with devices.arithmetic("fp32", device):
+            logits = training.outputs(network, x, tile=_FOLLOW_TILE)
         loss = torch.nn.functional.cross_entropy(logits, y)
         return float(loss), float((logits.argmax(1) == y).double().mean())
 
