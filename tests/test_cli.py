@@ -218,6 +218,14 @@ def test_list(capsys, tmp_path, monkeypatch):
     assert names == list(criteria.CRITERIA)
 
 
+@pytest.mark.parametrize("word", ["False", "false", "0"])
+def test_a_flag_takes_no_word_that_would_silently_be_true(tmp_path, capsys, word):
+    out = tmp_path / "m"
+    assert run("fit", "sklearn:iris", "--out", out, "--overwrite", word) == 2
+    assert f"unrecognized arguments: {word}" in capsys.readouterr().err
+    assert not out.exists()
+
+
 # --- compare ---------------------------------------------------------------------------------
 
 

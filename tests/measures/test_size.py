@@ -21,6 +21,15 @@ def test_parameters_by_hand(make_network):
     assert size.n_parameters_kept(network, masks.ones(mask)) == size.n_parameters(network)
 
 
+def test_a_kept_weight_that_is_zero_is_kept(make_network):
+    network = make_network(n_inputs=6, n_outputs=3)
+    with torch.no_grad():
+        network.encoder[0].weight.zero_()
+    mask = masks.ones({"encoder.0.weight": network.encoder[0].weight})
+    assert masks.count(mask) == 6 * 16
+    assert size.n_parameters_kept(network, mask) == size.n_parameters(network)
+
+
 def test_flops_are_those_of_the_matrix_products(make_network):
     network = make_network(n_inputs=6, n_outputs=3)
     weights = 6 * 16 + 16 * 16 + 16 * 3
