@@ -34,6 +34,7 @@ SETS = {
     "small": ("mnist", "fashion_mnist"),
     "paper": ("mnist", "fashion_mnist"),
 }
+SEEDS = {"smoke": 2, "small": 5, "paper": 5}
 REWIND_SHARE = 0.025
 """Of the steps, after which the late rewind keeps the weights: 100 of 4,000."""
 
@@ -81,7 +82,7 @@ def runs(scale: str) -> list[Run]:
     steps = ticket.search.n_steps(55_000)
     kept = recipe.densities(scale, size.rounds)
     found = []
-    for seed in range(size.seeds):
+    for seed in range(SEEDS[scale]):
         for dataset in SETS[scale]:
             arms = FEWER.get(dataset, ARMS) if scale == "small" else ARMS
             cell = recipe.cell(scale, dataset, seed, dense(ticket))

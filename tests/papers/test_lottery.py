@@ -41,7 +41,7 @@ def tune():
 
 
 @pytest.mark.parametrize(
-    ("name", "n_cells"), [("lth", (32, 372, 1010)), ("equal", (42, 549, 1220)), ("tune", (10, 45))]
+    ("name", "n_cells"), [("lth", (32, 620, 1010)), ("equal", (42, 549, 1220)), ("tune", (10, 45))]
 )
 def test_every_run_is_a_cell_of_its_own(request, name, n_cells):
     paper = request.getfixturevalue(name)
