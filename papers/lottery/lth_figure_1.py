@@ -174,6 +174,7 @@ FACTS = (
     _difference("ticket", "dense", 3.6, EARLY, 0.0, sign=0),
     _difference("ticket", LONG, 13.5, EARLY),
     _difference("ticket", LONG, 3.6, EARLY),
+    _difference("re-initialised", "ticket", 3.6, END),
     _difference("shuffled mask", "ticket", 3.6, END),
     *(
         _difference(arm, "ticket", percent, END)

@@ -6,12 +6,15 @@ secateurs paper papers/lottery/presets.py --out runs/lottery --scale small
 from collections.abc import Sequence
 
 import lth_figure_1
+import page
 import pandas as pd
 import recipe
 
 from secateurs.experiments.spec import Run
 from secateurs.report.figures import accuracy_by_compression
 from secateurs.report.page import Block, Figure
+
+TOLD = lth_figure_1.TOLD
 
 TITLE = "Tickets of LeNet-300-100 by three presets"
 CLAIM = (
@@ -40,7 +43,7 @@ def runs(scale: str) -> list[Run]:
 
 
 def figure(frame: pd.DataFrame) -> Sequence[Block]:
-    """Return accuracy against compression, a line a preset."""
+    """Return accuracy against compression, a line a preset, and its numbers."""
     drawn = frame.assign(
         compression=frame["config.compression"], value=100 * frame["test.accuracy"]
     )
@@ -54,5 +57,16 @@ def figure(frame: pd.DataFrame) -> Sequence[Block]:
             alt="Test accuracy at the end against compression, a line for each preset.",
             caption=f"Mean ± standard error over {frame['seed'].nunique()} seeds. OpenLTH counts "
             "without the output layer, which it does not prune.",
-        )
-    ]
+        ),
+        page.grid(
+            "Numbers", list(recipe.PRESETS), [1.0, *(100 / percent for percent in TOLD)],
+            lambda arm, r: _seen(frame[frame["arm"] == arm], arm, r),
+            note="Test accuracy at the end, in %, by weights left, within half a round.",
+        ),
+    ]  # fmt: skip
+
+
+def _seen(part: pd.DataFrame, arm: str, compression: float) -> pd.Series:
+    """Return the values of a preset where its own rounds come next to a compression."""
+    own = compression if compression == 1 else page.nearest(part, 100 / compression)
+    return page.seen(part, page.END, arm, own)

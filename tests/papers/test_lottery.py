@@ -88,6 +88,28 @@ def test_three_seven_nine_and_fifteen_rounds_leave_what_the_paper_says(lth):
             assert cell.config.compression == ticket.config.compression
 
 
+def test_presets_are_the_recipes_of_three_papers_and_their_page_has_their_numbers(tickets):
+    paper = load_paper(HOME / "presets.py")
+    runs = paper.runs("small")
+    assert len(runs) == 3 * 3 * 16
+    pruned = [run for run in runs if run.cell.config.compression > 1]
+    recipes = {(r.arm, r.cell.config.only, r.cell.config.scope) for r in pruned}
+    assert recipes == {
+        ("lth2019", ("*",), "halved_last"),
+        ("open_lth", ("encoder.*",), "global"),
+        ("zhou2019", ("*",), "halved_last"),
+    }
+    assert len({key(r.cell) for r in runs}) == 2 * 3 * 16  # at equal steps two are one
+    ours = tickets[tickets["arm"].isin(["dense", "ticket"])].assign(arm="lth2019")
+    _, numbers = paper.figure(ours)
+    assert numbers.columns == ["arm", "100%", "51.3%", "21.1%", "13.5%", "7%", "3.6%"]
+    ((name, *cells),) = numbers.rows
+    dense = ours.loc[ours["config.compression"] == 1, "test.accuracy"]
+    assert name == "lth2019"
+    assert cells[0].mean == pytest.approx(100 * dense.mean())
+    assert all(cell is not None for cell in cells)
+
+
 def test_the_long_dense_network_trains_for_the_published_steps(lth, tickets):
     cells = placed(lth.runs("small"))
     for dataset in ("mnist", "fashion_mnist"):
@@ -204,9 +226,9 @@ def about(value, mean, error, *, digits=6):
 def test_facts_are_means_of_pairs_with_their_intervals(lth, tickets):
     found = facts(lth, tickets)
     earlier, later, fresh, above, back, *others = found.values()
-    published = [38.0, 2.51, 0.5, 0.3, 0.0, None, None, None, None, None]
+    published = [38.0, 2.51, 0.5, 0.3, 0.0, *[None] * 6]
     assert [cells[0] for cells in found.values()] == published
-    assert [cells[2] for cells in found.values()] == [3] * 10
+    assert [cells[2] for cells in found.values()] == [3] * 11
     root = math.sqrt(3)
 
     about(earlier[1], 38.0, 1 / root)
@@ -218,12 +240,13 @@ def test_facts_are_means_of_pairs_with_their_intervals(lth, tickets):
     about(back[1], 0.0, 0.15 / root)
     assert [cells[4] for cells in (earlier, later, fresh, above, back)] == ["yes"] * 5
 
-    shuffled, *rewound = others
+    fresh_end, shuffled, *rewound = others
+    about(fresh_end[1], -0.1, 0.075 / root)
     about(shuffled[1], -2.0, 0.0)
     assert shuffled[3] == "−2.00 to −2.00"
     means = [cells[1].mean for cells in rewound]
     assert means == pytest.approx([0.6, 0.6, -0.3, 0.5], abs=1e-6)
-    assert [cells[4] for cells in others] == [None] * 5
+    assert [cells[4] for cells in others] == [None] * 6
 
 
 def test_what_disagrees_is_told(lth, tickets):
@@ -243,7 +266,7 @@ def test_one_seed_resolves_nothing(lth, tickets):
     blocks = lth.figure(tickets[tickets["rows.split"] == 1])
     cells = list({row[0]: row[1:] for row in titled(blocks, "facts").rows}.values())
     assert [one[4] for one in cells[:5]] == ["not resolved"] * 5
-    assert [one[2:4] for one in cells] == [[1, None]] * 10
+    assert [one[2:4] for one in cells] == [[1, None]] * 11
     assert cells[0][1].mean == pytest.approx(39)
     assert cells[0][1].error is None
     assert titled(blocks, "numbers").note.startswith("Mean ± standard error over 1 seed.")
@@ -469,14 +492,14 @@ def test_a_set_whose_rounds_are_not_there_yet_has_no_column_for_them(lth, ticket
     assert list(titled(blocks, "numbers").columns) == ["arm", "100%", "51.3%"]
     cells = list(facts(lth, early).values())
     assert cells[0] == [38.0, None, 0, None, "no cells yet"]
-    assert [one[2] for one in cells] == [0] * 10
+    assert [one[2] for one in cells] == [0] * 11
 
 
 # ---- the real thing ----------------------------------------------------------------------------
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["lth_figure_1", "at_equal_steps", "tune"])
+@pytest.mark.parametrize("name", ["lth_figure_1", "at_equal_steps", "tune", "presets"])
 def test_smoke_writes_its_page(name, tmp_path):
     path, store = HOME / f"{name}.py", Store(tmp_path / "runs")
     arguments = ["paper", str(path), "--out", str(store.root), "--scale", "smoke", "--jobs", "2"]
@@ -495,7 +518,7 @@ def test_smoke_writes_its_page(name, tmp_path):
     blocks = paper.table(frame) if name == "tune" else paper.figure(frame)
     for block in blocks:
         assert block.title in page
-    if name != "tune":
+    if name not in ("tune", "presets"):
         numbers = titled(blocks, "numbers")
         arms = paper.ARMS if "dense" in paper.ARMS else ("dense", *paper.ARMS)
         assert [cells[0] for cells in numbers.rows] == list(arms)

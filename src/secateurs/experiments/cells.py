@@ -2,7 +2,6 @@
 
 import copy
 import dataclasses
-import math
 import os
 import time
 import traceback
@@ -21,6 +20,7 @@ from secateurs.data.batches import batch_spans
 from secateurs.data.views import View, compose, corruption, pixel_corruption, shift
 from secateurs.errors import InputError
 from secateurs.experiments import material, peers, probes, trained
+from secateurs.experiments.following import follow, followed
 from secateurs.experiments.record import (
     environment,
     peak_memory,
@@ -30,7 +30,6 @@ from secateurs.experiments.record import (
 from secateurs.experiments.rows import Prepared, prepare
 from secateurs.experiments.spec import (
     Cell,
-    ImageRows,
     PeerCell,
     ProbeCell,
     SearchCell,
@@ -46,7 +45,7 @@ from secateurs.measures.size import forward_flops, n_parameters, n_parameters_ke
 from secateurs.networks.init import prunable
 from secateurs.preparation import feature_names, groups
 from secateurs.tickets import Searched, TicketConfig
-from secateurs.training import PhaseConfig, State, Watch
+from secateurs.training import PhaseConfig, State
 
 __all__ = ["OVERLAP_DENSITY", "Status", "execute"]
 
@@ -54,8 +53,6 @@ Status = Literal["done", "already", "busy", "failed"]
 
 OVERLAP_DENSITY = 1 / 8
 """Density at which the overlap with the start's mask is followed during a search."""
-
-_FOLLOW_TILE = 1_000
 
 
 # --- what cells share ------------------------------------------------------------------------
@@ -71,48 +68,6 @@ def _view(cell: SearchCell | TicketCell, prepared: Prepared, device: torch.devic
         shift(cell.shift, fill=prepared.background),
         pixel_corruption(x, rate=cell.corruption_rate),
     )
-
-
-def _follow(
-    cell: SearchCell | TicketCell, prepared: Prepared, device: torch.device
-) -> Watch | None:
-    """Return what is told of a network on images while it trains: Frankle & Carbin 2019, sec. 2.
-
-    Test accuracy is told, and costs, only where the validation loss is the lowest so far.
-    """
-    if prepared.data.validation is None or not isinstance(cell.rows, ImageRows):
-        return None
-    sides = [(x.to(device), y.to(device)) for x, y in (prepared.data.validation, prepared.test)]
-    least = math.inf
-
-    def quality(network: nn.Module, x: Tensor, y: Tensor) -> tuple[float, float]:
-        with devices.arithmetic("fp32", device):
-            logits = training.outputs(network, x, tile=_FOLLOW_TILE)
-        loss = torch.nn.functional.cross_entropy(logits, y)
-        return float(loss), float((logits.argmax(1) == y).double().mean())
-
-    def follow(network: nn.Module, step: int) -> dict[str, Any]:
-        nonlocal least
-        loss, accuracy = quality(network, *sides[0])
-        told = {"validation_loss": loss, "validation_accuracy": accuracy, "test_accuracy": None}
-        if loss < least:
-            least = loss
-            told["test_accuracy"] = quality(network, *sides[1])[1]
-        return told
-
-    return follow
-
-
-def _followed(curve: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return a curve by column, and the step of its lowest validation loss: where to stop early."""
-    if not curve:
-        return {}
-    best = min(curve, key=lambda row: row["validation_loss"])
-    names = ("step", "validation_loss", "validation_accuracy")
-    return {
-        "curve": {name: [row[name] for row in curve] for name in names},
-        "early_stop": {name: best[name] for name in (*names, "test_accuracy")},
-    }
 
 
 def _quality(told: Mapping[str, NDArray[np.float64]], prepared: Prepared) -> dict[str, Any]:
@@ -225,7 +180,7 @@ def _search(cell: SearchCell, store: Store, device: torch.device) -> Outcome:
         device=device,
         checkpoint_dir=store.checkpoint(key(cell)),
         watch=watch,
-        follow=_follow(cell, prepared, device),
+        follow=follow(cell, prepared, device),
     )
     last = searched.history[-1]
     result = {
@@ -233,7 +188,7 @@ def _search(cell: SearchCell, store: Store, device: torch.device) -> Outcome:
         "regime": {name: last[name] for name in ("weight_movement", "start_mask_overlap")},
         "loss": last["loss"],
         "flops": _phase_flops(network, prepared, cell.search),
-        **_followed(searched.curve),
+        **followed(searched.curve),
     }
     tensors = checkpoint.nest(state=searched.state, kept=searched.kept or {})
     return Outcome(result=result, history=searched.history, tensors=tensors)
@@ -266,7 +221,7 @@ def _ticket(cell: TicketCell, store: Store, device: torch.device) -> Outcome:
         view=_view(cell, prepared, device),
         device=device,
         checkpoint_dir=store.checkpoint(key(cell)),
-        follow=_follow(cell, prepared, device) if config.finetune.epochs else None,
+        follow=follow(cell, prepared, device) if config.finetune.epochs else None,
     )
     fitting = time.process_time() - begin
     ticketed = ticket.network.cpu()
@@ -290,7 +245,7 @@ def _ticket(cell: TicketCell, store: Store, device: torch.device) -> Outcome:
     told = {side: proba(pair[0]) for side, pair in sides.items() if pair is not None}
     packed = model_directory.pack([ticketed], [mask])
     flops = _ticket_flops(network, prepared, config, ticket.history)
-    spent, seconds, curve = 0, 0.0, _followed(ticket.curve)
+    spent, seconds, curve = 0, 0.0, followed(ticket.curve)
     search, before = cell.search_cell, cell.round_before
     if before is not None:
         earlier = store.result(key(before))

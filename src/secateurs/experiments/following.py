@@ -1,0 +1,73 @@
+"""What is told of a network on images while it trains: the curve that says where to stop early."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from secateurs import device as devices
+from secateurs import training
+from secateurs.experiments.rows import Prepared
+from secateurs.experiments.spec import ImageRows, SearchCell, TicketCell
+from secateurs.training import Watch
+
+__all__ = ["TILE", "follow", "followed"]
+
+TILE = 1_000
+"""Images of a forward pass."""
+
+
+def follow(cell: SearchCell | TicketCell, prepared: Prepared, device: torch.device) -> Watch | None:
+    """Return what is told of a network on images while it trains: Frankle & Carbin 2019, sec. 2.
+
+    Test accuracy is told, and costs, only where the validation loss is the lowest so far.
+
+    Args:
+        cell: whose network it is.
+        prepared: its rows.
+        device: of the network.
+
+    Returns:
+        what `training.train` calls, or None for tables and without validation images.
+    """
+    if prepared.data.validation is None or not isinstance(cell.rows, ImageRows):
+        return None
+    sides = [(x.to(device), y.to(device)) for x, y in (prepared.data.validation, prepared.test)]
+    least = math.inf
+
+    def quality(network: nn.Module, x: Tensor, y: Tensor) -> tuple[float, float]:
+        with devices.arithmetic("fp32", device):
+            logits = training.outputs(network, x, tile=TILE)
+        loss = torch.nn.functional.cross_entropy(logits, y)
+        return float(loss), float((logits.argmax(1) == y).double().mean())
+
+    def tell(network: nn.Module, step: int) -> dict[str, Any]:
+        nonlocal least
+        loss, accuracy = quality(network, *sides[0])
+        told = {"validation_loss": loss, "validation_accuracy": accuracy, "test_accuracy": None}
+        if loss < least:
+            least = loss
+            told["test_accuracy"] = quality(network, *sides[1])[1]
+        return told
+
+    return tell
+
+
+def followed(curve: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return a curve by column, and the step of its lowest validation loss: where to stop early.
+
+    >>> row = {"validation_accuracy": 0.9, "test_accuracy": 0.8}
+    >>> losses = {0: 2.0, 9: 1.0}
+    >>> curve = [{"step": step, "validation_loss": x, **row} for step, x in losses.items()]
+    >>> followed(curve)["early_stop"]["step"]
+    9
+    """
+    if not curve:
+        return {}
+    best = min(curve, key=lambda row: row["validation_loss"])
+    names = ("step", "validation_loss", "validation_accuracy")
+    return {
+        "curve": {name: [row[name] for row in curve] for name in names},
+        "early_stop": {name: best[name] for name in (*names, "test_accuracy")},
+    }
