@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import os
 import resource
 import signal
@@ -292,7 +293,7 @@ def test_nothing_to_do_starts_no_engine(store):
 # --- worker processes ------------------------------------------------------------------------
 
 
-def descendants(parent):
+def family(parent, *, generations=math.inf):
     """Return the command lines of a process's children, of their children, ... by id."""
     parents, names = {}, {}
     for entry in Path("/proc").glob("[0-9]*"):
@@ -301,15 +302,20 @@ def descendants(parent):
             parents[int(entry.name)] = int(after_name[1])
             names[int(entry.name)] = (entry / "cmdline").read_bytes().decode(errors="replace")
     found, added = {}, {parent}
-    while added:
+    while added and generations > 0:
         added = {pid for pid, above in parents.items() if above in added}
         found |= {pid: names.get(pid, "") for pid in added}
+        generations -= 1
     return found
 
 
 def workers_of(parent):
-    """Return the ids of a process's live worker processes."""
-    return [pid for pid, name in descendants(parent).items() if "popen_loky_posix" in name]
+    """Return the ids of a process's live worker processes.
+
+    Children only: what a worker starts has its name, too, until it becomes another program.
+    """
+    children = family(parent, generations=1)
+    return [pid for pid, name in children.items() if "popen_loky_posix" in name]
 
 
 def until(true, seconds=60):
@@ -498,7 +504,7 @@ def test_on_ray_a_killed_worker_is_replaced_and_results_are_the_same(store, one_
         started, busy = {}, []
 
         def at_work():  # between two cells a worker has another name
-            started.update(descendants(process.pid))
+            started.update(family(process.pid))
             busy[:] = [pid for pid, name in started.items() if "ray::execute" in name]
             return begun(store) and busy
 
