@@ -29,7 +29,16 @@ _HOMES = {
     "find_ticket": "tickets",
     "load": "loading",
 }
-_MODULES = ("criteria", "masks", "measures", "networks", "objectives", "optimizers", "schedules")
+_MODULES = (
+    "criteria",
+    "masks",
+    "measures",
+    "networks",
+    "objectives",
+    "optimizers",
+    "regime",
+    "schedules",
+)
 
 __all__ = [
     "Data",
@@ -48,6 +57,7 @@ __all__ = [
     "networks",
     "objectives",
     "optimizers",
+    "regime",
     "schedules",
 ]
 

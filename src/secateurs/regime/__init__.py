@@ -1,0 +1,1 @@
+"""The regime, lazy to rich: centred and scaled outputs, linearised networks, the dial's faces."""
