@@ -7,7 +7,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from secateurs import criteria, masks, measures, networks, objectives, optimizers, schedules
+    from secateurs import (
+        criteria,
+        masks,
+        measures,
+        networks,
+        objectives,
+        optimizers,
+        regime,
+        schedules,
+    )
     from secateurs.data.batches import Data
     from secateurs.errors import InputError, SecateursError
     from secateurs.estimator import TicketClassifier, TicketRegressor

@@ -17,6 +17,7 @@ __all__ = [
     "Contrastive",
     "Loss",
     "cross_entropy",
+    "hinge",
     "infonce",
     "mse",
     "nce",
@@ -52,11 +53,33 @@ def cross_entropy(logits: Tensor, y: Tensor, weight: Tensor | None = None) -> Te
 def mse(outputs: Tensor, y: Tensor, weight: Tensor | None = None) -> Tensor:
     """Return the (weighted) mean squared error of [rows] or [rows, targets] outputs.
 
+    Of [rows, classes] outputs and [rows] class indices the targets are one-hot - 1/classes, whose
+    mean over the classes is 0 as that of centred outputs.
+
     >>> float(mse(torch.tensor([[1.0], [3.0]]), torch.tensor([1.0, 1.0])))
     2.0
+    >>> float(mse(torch.tensor([[0.5, -0.5]]), torch.tensor([0])))
+    0.0
     """
+    if y.dtype == torch.int64 and y.ndim == 1 and outputs.ndim == 2 and outputs.shape[1] > 1:
+        classes = outputs.shape[1]
+        y = F.one_hot(y, classes).to(outputs.dtype) - 1 / classes
     y = y.view(outputs.shape)
     return _weighted_mean((outputs - y).square().flatten(1).mean(1), weight)
+
+
+def hinge(logits: Tensor, y: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Return the mean of max(0, 1 - margin), margin = own logit - the largest other one.
+
+    Unlike cross-entropy it ends: rows with a margin of 1 no longer move the weights, so that lazy
+    training stays lazy (Crammer & Singer 2001; Geiger et al. 2020 train with margins, too).
+
+    >>> float(hinge(torch.tensor([[3.0, 1.0], [0.5, 0.0]]), torch.tensor([0, 0])))
+    0.25
+    """
+    own = logits.gather(1, y[:, None]).squeeze(1)
+    others = logits.scatter(1, y[:, None], -torch.inf).amax(1)
+    return _weighted_mean(F.relu(1 - own + others), weight)
 
 
 def _cosines(h: Tensor, h_view: Tensor) -> Tensor:
@@ -119,5 +142,5 @@ def infonce(h: Tensor, h_view: Tensor, y: Tensor, temperature: float = 1.0) -> T
     return F.cross_entropy(_cosines(h, h_view) / temperature, torch.arange(len(h), device=h.device))
 
 
-LOSSES: dict[str, Loss] = {"cross_entropy": cross_entropy, "mse": mse}
+LOSSES: dict[str, Loss] = {"cross_entropy": cross_entropy, "mse": mse, "hinge": hinge}
 CONTRASTIVE: dict[str, Contrastive] = {"nce": nce, "supcon": supcon, "infonce": infonce}

@@ -29,6 +29,7 @@ from secateurs.errors import InputError
 from secateurs.masks import Mask, Scope, Scores
 from secateurs.networks.init import initialise_, prunable, scale_
 from secateurs.optimizers import SGD, AdamW, BetaLasso
+from secateurs.regime import centring
 from secateurs.seeds import stream
 from secateurs.training import FOLLOW_STEPS, PhaseConfig, Progress, State, View, Watch, train
 
@@ -207,6 +208,8 @@ class Ticket:
         searched: the search, or the round before, that the mask came from.
         complete: False when a time limit ended a phase early.
         curve: what `follow` told in the last phase.
+        function: what was trained: `network`, or with an alpha its outputs, scaled and centred at
+            the ticket's own masked start. Its argmax is the prediction.
     """
 
     network: nn.Module
@@ -216,6 +219,7 @@ class Ticket:
     snapshots: list[State]
     searched: Searched
     complete: bool
+    function: nn.Module
     curve: list[dict[str, Any]] = field(default_factory=list)
 
     @property
@@ -382,6 +386,7 @@ def search(
     if not config.search.epochs:
         return not_searched(network)
     scale_(network, config.init_scale)
+    centring.widen_(network, config.search.alpha)
     trained = train(
         network,
         moved,
@@ -430,6 +435,25 @@ def _rewind(
         network.load_state_dict(searched.kept)
 
 
+def _masked_start(
+    network: nn.Module, searched: Searched, config: TicketConfig, mask: Mask
+) -> State:
+    """Return the state at which a ticket is centred, wherever its weights go back to.
+
+    Args:
+        network: holds what finetuning starts from.
+        searched: its start is that of weights which are not rewound, or to a later step.
+        config: its rewind and init_scale.
+        mask: the ticket's.
+    """
+    own = copy.deepcopy(network)
+    if _step(config.rewind)[0] in ("none", "lr", "step"):
+        own.load_state_dict(searched.start)
+        scale_(own, config.init_scale)
+    masks.apply_(own, mask)
+    return dict(own.state_dict())
+
+
 def _scores(
     network: nn.Module, data: Data, config: TicketConfig, names: list[str], seed: int
 ) -> Scores:
@@ -437,6 +461,7 @@ def _scores(
     asked = inspect.signature(config.criterion).parameters
     arguments: dict[str, Any] = {"only": names}
     x, y = data.train
+    x = x.to(next(network.parameters()).dtype) if x.is_floating_point() else x
     if "generator" in asked:
         arguments["generator"] = stream(seed, "criterion")
     if "batches" in asked:
@@ -500,6 +525,8 @@ def prune(
     where = devices.pick(device)
     network = copy.deepcopy(network).to(where)
     name, names = _prunable(network, config, encoder)
+    for phase in (config.search, config.finetune):
+        centring.widen_(network, phase.alpha)
     data = data.to(where)
     densities: schedules.Schedule = (1.0,)
     if config.compression > 1:
@@ -526,6 +553,10 @@ def prune(
         _rewind(network, searched, config, seed, last=last)
         start = {key: t.detach().clone() for key, t in network.state_dict().items()}
         masks.apply_(network, mask)
+        function, centre = network, None
+        if phase.alpha is not None:
+            centre = _masked_start(network, searched, config, mask)
+            function = centring.centre(network, phase.alpha, at=centre)
         repeats, begin = phase == config.search, first_step(config, phase)
         save_to, fingerprint = None, ""
         if checkpoint_dir is not None:
@@ -552,6 +583,7 @@ def prune(
             deadline=deadline,
             first_step=begin,
             stream_name="search" if repeats else None,
+            centre=centre,
         )
         ticket = Ticket(
             network=network,
@@ -561,10 +593,11 @@ def prune(
             snapshots=trained.snapshots,
             searched=searched,
             complete=searched.complete and trained.complete,
+            function=function,
             curve=trained.curve,
         )
         searched = ticket.as_searched()
-    network.eval()
+    ticket.function.eval()
     return ticket
 
 

@@ -26,6 +26,7 @@ from secateurs.device import Precision, arithmetic
 from secateurs.errors import InputError
 from secateurs.masks import Mask
 from secateurs.networks.dense import drawing_from
+from secateurs.regime import centring
 from secateurs.seeds import derive, stream
 
 __all__ = [
@@ -77,6 +78,9 @@ class PhaseConfig:
             beside a contrastive term, which is about the rows as they are.
         steps: optimizer steps, in place of `epochs`; the last epoch may end early. With `epochs=0`
             there are none.
+        alpha: the loss is that of the centred outputs F = alpha (f(x; w) - f(x; w0)), over alpha^2:
+            small is rich, large lazy (see `secateurs.regime.centring`). None is no centring. Not
+            beside a contrastive term, mixup, weight decay, bf16 or BatchNorm.
     """
 
     epochs: int = 105
@@ -91,6 +95,7 @@ class PhaseConfig:
     snapshots: int = 1
     mixup: float = field(default=0.0, metadata=LATER)
     steps: int | None = field(default=None, metadata=LATER)
+    alpha: float | None = field(default=None, metadata=LATER)
 
     def __post_init__(self) -> None:
         for name, least in (("epochs", 0), ("batch_size", 2), ("snapshots", 1)):
@@ -106,6 +111,8 @@ class PhaseConfig:
                 f"mixup must be 0 beside a contrastive weight, got {self.mixup:g} and "
                 f"{self.contrastive_weight:g}; set one of them to 0, or mix in the other phase"
             )
+        if self.alpha is not None:
+            self._check_alpha(self.alpha)
         if not self.epochs:  # no training is no steps: a setting may lack a word for unsetting them
             object.__setattr__(self, "steps", None)
         if self.steps is not None and (self.steps < 1 or self.snapshots > 1):
@@ -119,6 +126,19 @@ class PhaseConfig:
                 f"snapshots must be at most {len(ends)}, the number of learning-rate cycles in "
                 f"{self.epochs} epochs, got {self.snapshots}"
             )
+
+    def _check_alpha(self, alpha: float) -> None:
+        centring.check_alpha(alpha)
+        decay = getattr(self.optimizer, "weight_decay", 0.0)
+        unfit = {
+            "contrastive_weight=0": self.contrastive_weight,
+            "mixup=0": self.mixup,
+            "an optimizer with weight_decay=0 (it pulls to 0, not to the start)": decay,
+            "precision='fp32'": self.precision != "fp32",
+        }
+        for rule, broken in unfit.items():
+            if broken:
+                raise InputError(f"alpha needs {rule}, got alpha={alpha:g} beside {broken!r}")
 
     def n_steps(self, n_rows: int) -> int:
         """Return the optimizer steps of the phase on so many training rows."""
@@ -295,10 +315,20 @@ class _Steps:
         return loss + (1 - share) * phase.loss(out, y[other], other_weight)
 
     def loss(
-        self, x: Tensor, y: Tensor, weight: Tensor | None, view: View | None, draws: _Draws
+        self,
+        x: Tensor,
+        y: Tensor,
+        weight: Tensor | None,
+        view: View | None,
+        draws: _Draws,
+        at_centre: Tensor | None,
     ) -> tuple[Tensor, Tensor | None]:
         """Return the objective and its contrastive part."""
         phase = self.phase
+        if phase.alpha is not None:
+            assert at_centre is not None
+            scaled = phase.alpha * (self.forward(x) - at_centre)
+            return phase.loss_weight / phase.alpha**2 * phase.loss(scaled, y, weight), None
         if phase.mixup:
             return phase.loss_weight * self.mixed_loss(x, y, weight, draws.mixup), None
         if not phase.contrastive_weight:
@@ -316,10 +346,16 @@ class _Steps:
         return total, contrastive.detach()
 
     def __call__(
-        self, x: Tensor, y: Tensor, weight: Tensor | None, view: View | None, draws: _Draws
+        self,
+        x: Tensor,
+        y: Tensor,
+        weight: Tensor | None,
+        view: View | None,
+        draws: _Draws,
+        at_centre: Tensor | None,
     ) -> tuple[Tensor, Tensor | None]:
         self.optimizer.zero_grad(set_to_none=True)
-        loss, contrastive = self.loss(x, y, weight, view, draws)
+        loss, contrastive = self.loss(x, y, weight, view, draws, at_centre)
         loss.backward()
         self.optimizer.step()
         self.hold()
@@ -374,6 +410,7 @@ def train(
     deadline: float = math.inf,
     first_step: int = 0,
     stream_name: str | None = None,
+    centre: State | None = None,
 ) -> Trained:
     """Train `network` in place for one phase.
 
@@ -396,14 +433,17 @@ def train(
         fingerprint: identity of the run; a checkpoint of another one is refused.
         progress: called with each history row and the number of epochs.
         watch: called with the network and the epoch after each; what it returns joins its row.
-        follow: called with the network and the step, at step 0 and after each `every` of them; what
-            it returns is a row of the curve.
+        follow: called with the network (with an alpha, its centred outputs) and the step, at step 0
+            and after each `every` of them; what it returns is a row of the curve.
         every: see `follow`.
         deadline: `time.monotonic()` after which no further epoch starts; one always runs.
         first_step: the phase begins as if after so many steps, in its learning rates and batches,
             and ends where it would have: late rewinding (Frankle et al. 2020). Inside an epoch,
             views, mixtures and dropout draw from the beginning of that epoch's streams.
         stream_name: the phase whose streams, and so batches, these are; None is `name`.
+        centre: with an alpha, the state whose outputs are subtracted; None is the one that the
+            phase begins with. Beyond `centring.FLOAT32_UP_TO` the network is trained, and left, in
+            float64. Losses are told before the division by alpha^2.
 
     Raises:
         InputError: the loss stops being finite, the checkpoint belongs to another run, or the
@@ -418,8 +458,17 @@ def train(
             f"{name} must begin within its {n_steps} steps, got step {first_step}; rewind to an "
             "earlier one or train longer"
         )
+    dtype = centring.widen_(network, phase.alpha)
     steps = _Steps(network, phase, encoder, prunable, mask, device)
     steps.hold()
+    x, y = data.train
+    function, at_centre = network, None
+    if phase.alpha is not None:
+        x = x.to(dtype)
+        centred = centring.centre(network, phase.alpha, at=centre)
+        function = centred
+        with arithmetic(phase.precision, device):
+            at_centre = outputs(centred.reference, x)
     history: list[dict[str, Any]] = []
     curve: list[dict[str, Any]] = []
     snapshots: list[State] = []
@@ -463,11 +512,10 @@ def train(
 
     def trace(step: int) -> None:
         if follow is not None and (step % every == 0 or step in (first_step, n_steps)):
-            curve.append({"phase": name, "step": step, **follow(network, step)})
+            curve.append({"phase": name, "step": step, **follow(function, step)})
 
     snapshot_ends = optimizers.cycle_ends(phase.optimizer.schedule, n_epochs)
     snapshot_ends = snapshot_ends[-phase.snapshots :]
-    x, y = data.train
     streams = stream_name or name
     written = time.monotonic()
     network.train()
@@ -494,13 +542,15 @@ def train(
                     break
                 rows = rows.to(device)  # noqa: PLW2901
                 weight = None if data.weight is None else data.weight[rows]
-                loss, part = steps(x[rows], y[rows], weight, view, draws)
+                there = None if at_centre is None else at_centre[rows]
+                loss, part = steps(x[rows], y[rows], weight, view, draws, there)
                 losses.append(loss)
                 parts += [] if part is None else [part]
                 if step == keep_step:
                     kept = _clone(network)
                 trace(step)
         row = _row(name, epoch + 1, phase.optimizer.lr * factor, losses, parts, begin)
+        row["loss"] *= phase.alpha**2 if phase.alpha is not None else 1
         if not math.isfinite(row["loss"]):
             raise InputError(
                 f"{name} diverged in epoch {epoch + 1} (loss {row['loss']}); "
@@ -508,7 +558,7 @@ def train(
             )
         if data.validation is not None:
             x_val, y_val = data.validation
-            row["validation_loss"] = float(phase.loss(outputs(network, x_val), y_val, None))
+            row["validation_loss"] = float(phase.loss(outputs(function, x_val), y_val, None))
         if watch is not None:
             row |= watch(network, epoch + 1)
         history.append(row)

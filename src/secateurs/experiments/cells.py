@@ -224,7 +224,7 @@ def _ticket(cell: TicketCell, store: Store, device: torch.device) -> Outcome:
         follow=follow(cell, prepared, device) if config.finetune.epochs else None,
     )
     fitting = time.process_time() - begin
-    ticketed = ticket.network.cpu()
+    ticketed, function = ticket.network.cpu(), ticket.function.cpu()
     snapshots = [{k: t.cpu() for k, t in state.items()} for state in ticket.snapshots]
     mask = {name: kept.cpu() for name, kept in ticket.mask.items()}
     if not config.finetune.epochs:  # its statistics are those of other weights
@@ -237,7 +237,7 @@ def _ticket(cell: TicketCell, store: Store, device: torch.device) -> Outcome:
         members = []
         for state in snapshots[-config.finetune.snapshots :]:
             ticketed.load_state_dict(state)
-            members.append(training.outputs(ticketed, x).double().softmax(1))
+            members.append(training.outputs(function, x).double().softmax(1))
         mean: NDArray[np.float64] = torch.stack(members).mean(0).numpy()
         return mean
 
