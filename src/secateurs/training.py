@@ -23,7 +23,7 @@ from secateurs.data.batches import Data, batch_spans, epoch_batches
 from secateurs.data.views import View
 from secateurs.descriptions import LATER
 from secateurs.device import Precision, arithmetic
-from secateurs.errors import InputError
+from secateurs.errors import DivergedError, InputError
 from secateurs.masks import Mask
 from secateurs.networks.dense import drawing_from
 from secateurs.regime import centring
@@ -41,6 +41,7 @@ __all__ = [
     "Watch",
     "outputs",
     "reestimate_statistics_",
+    "repeated",
     "train",
 ]
 
@@ -193,6 +194,23 @@ def outputs(network: nn.Module, x: Tensor, *, tile: int = TILE) -> Tensor:
         tiles.append(network(padded)[: len(rows)])
     network.train(was_training)
     return torch.cat(tiles)
+
+
+def repeated(function: nn.Module, x: Tensor, *, tile: int = TILE) -> Callable[[], Tensor]:
+    """Return what gives the `outputs` of a network that trains, on the same rows, when called.
+
+    Of centred outputs the reference is evaluated once.
+
+    >>> again = repeated(nn.Linear(3, 2), torch.ones(5, 3))
+    >>> again().shape
+    torch.Size([5, 2])
+    """
+    if not isinstance(function, centring.Centred):
+        return lambda: outputs(function, x, tile=tile)
+    network, alpha = function.network, function.alpha
+    x = x.to(next(network.parameters()).dtype)
+    reference = outputs(function.reference, x, tile=tile)
+    return lambda: alpha * (outputs(network, x, tile=tile) - reference)
 
 
 @torch.no_grad()
@@ -462,13 +480,14 @@ def train(
     steps = _Steps(network, phase, encoder, prunable, mask, device)
     steps.hold()
     x, y = data.train
-    function, at_centre = network, None
+    function, at_centre, watched = network, None, data.validation
     if phase.alpha is not None:
         x = x.to(dtype)
         centred = centring.centre(network, phase.alpha, at=centre)
         function = centred
         with arithmetic(phase.precision, device):
             at_centre = outputs(centred.reference, x)
+    on_watched = None if watched is None else repeated(function, watched[0])
     history: list[dict[str, Any]] = []
     curve: list[dict[str, Any]] = []
     snapshots: list[State] = []
@@ -552,13 +571,12 @@ def train(
         row = _row(name, epoch + 1, phase.optimizer.lr * factor, losses, parts, begin)
         row["loss"] *= phase.alpha**2 if phase.alpha is not None else 1
         if not math.isfinite(row["loss"]):
-            raise InputError(
+            raise DivergedError(
                 f"{name} diverged in epoch {epoch + 1} (loss {row['loss']}); "
                 f"lower its learning rate, which is {phase.optimizer.lr:g}"
             )
-        if data.validation is not None:
-            x_val, y_val = data.validation
-            row["validation_loss"] = float(phase.loss(outputs(function, x_val), y_val, None))
+        if watched is not None and on_watched is not None:
+            row["validation_loss"] = float(phase.loss(on_watched(), watched[1], None))
         if watch is not None:
             row |= watch(network, epoch + 1)
         history.append(row)
