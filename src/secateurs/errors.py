@@ -3,7 +3,14 @@
 Every message is one line: the rule, the value received, the remedy.
 """
 
-__all__ = ["CollapseWarning", "InputError", "SecateursError", "TimeLimitWarning"]
+__all__ = [
+    "CollapseWarning",
+    "DivergedError",
+    "InputError",
+    "RegimeWarning",
+    "SecateursError",
+    "TimeLimitWarning",
+]
 
 
 class SecateursError(Exception):
@@ -14,8 +21,16 @@ class InputError(SecateursError, ValueError):
     """Bad input: a file, a table, a parameter or a saved model that cannot be used as it is."""
 
 
+class DivergedError(InputError):
+    """The loss stopped being finite: the learning rate is too high for the network and its rows."""
+
+
 class CollapseWarning(UserWarning):
     """A fitted classifier predicts a single class."""
+
+
+class RegimeWarning(UserWarning):
+    """A search stayed lazy: its weights hardly moved, so that its mask is that of the start."""
 
 
 class TimeLimitWarning(UserWarning):

@@ -31,7 +31,7 @@ from secateurs.data.prepare import encode_frame, fit_preparation, to_frame
 from secateurs.data.views import ColumnViews, View, corruption, of_columns
 from secateurs.device import Precision
 from secateurs.ensemble import Members, find_ensemble
-from secateurs.errors import CollapseWarning, InputError, TimeLimitWarning
+from secateurs.errors import CollapseWarning, InputError, RegimeWarning, TimeLimitWarning
 from secateurs.masks import Mask
 from secateurs.measures.quality import classification
 from secateurs.measures.size import n_parameters_kept
@@ -87,7 +87,7 @@ class _TicketEstimator(BaseEstimator):  # type: ignore[misc]
         snapshots: int = 1,
         n_tickets: int = 1,
         n_jobs: int | None = None,
-        regime: str | None = None,
+        regime: str | float | None = None,
         val_fraction: float = 0.0,
         precision: Precision = "fp32",
         device: str | None = None,
@@ -125,7 +125,8 @@ class _TicketEstimator(BaseEstimator):  # type: ignore[misc]
         given = {name: getattr(self, name) for name in (*names, "init_scale")}
         if given["widths"] is not None:
             given["widths"] = parameters.widths(given["widths"])
-        return recipes.resolve(n_rows, preset=self.preset, regime=self.regime, given=given)
+        regime = parameters.plain(self.regime)
+        return recipes.resolve(n_rows, preset=self.preset, regime=regime, given=given)
 
     def _config(self, recipe: Recipe, loss: objectives.Loss) -> TicketConfig:
         """Return the configuration at the lowest compression."""
@@ -152,6 +153,7 @@ class _TicketEstimator(BaseEstimator):  # type: ignore[misc]
             criterion=parameters.criterion(self.criterion),
             rewind=self.rewind,
             init_scale=recipe.init_scale,
+            movement=recipe.movement,
         )
 
     def _read(self, X: ArrayLike, *, reset: bool) -> Any:
@@ -296,9 +298,13 @@ class _TicketEstimator(BaseEstimator):  # type: ignore[misc]
             "density": self.density_,
             **sizes(self.members_, self.masks_),
             "batch_size": recipe.batch_size,
+            "search_lr": recipe.search_lr,
+            "regime_asked": parameters.plain(self.regime),
             **training(tickets, recipe.init_scale),
+            "regime": None,
             "seconds": seconds,
         }
+        self._tell_regime(recipe)
         if not self.summary_["complete"]:
             warnings.warn(
                 f"the time limit of {self.time_limit:g} s ended training early: "
@@ -306,6 +312,22 @@ class _TicketEstimator(BaseEstimator):  # type: ignore[misc]
                 "finetuning epochs ran; raise time_limit for the full recipe",
                 TimeLimitWarning,
                 stacklevel=4,
+            )
+
+    def _tell_regime(self, recipe: Recipe) -> None:
+        """Name the regime of the search, and warn of one that stayed lazy and was not to."""
+        moved = self.summary_["weight_movement"]
+        if moved is None:
+            return
+        self.summary_["regime"] = "lazy" if moved < recipes.LAZY_MOVEMENT else "rich"
+        asked = self.regime == "lazy" or (recipe.movement or math.inf) <= recipes.LAZY_MOVEMENT
+        if moved < recipes.LAZY_MOVEMENT and recipe.search_epochs and not asked:
+            warnings.warn(
+                f"the search stayed lazy: its weights moved by {moved:.2g} of their size, so that "
+                "the mask is mostly that of the initial weights; try regime='auto' or more "
+                "search_epochs",
+                RegimeWarning,
+                stacklevel=5,
             )
 
     def _outputs(self, X: ArrayLike) -> list[NDArray[np.float64]]:
@@ -423,7 +445,9 @@ class TicketClassifier(ClassifierMixin, _TicketEstimator):  # type: ignore[misc]
             -1 as many as there are cores. It does not change the result. A GPU is used by one.
         views: None is SCARF; or your own invariances on original columns: a callable
             (columns, rng) -> columns, or a dict of callables (values, rng) -> values by column.
-        regime: "rich" or "lazy" sets init_scale and search_lr together.
+        regime: "rich" or "lazy" sets init_scale and search_lr together. A number is how far the
+            search is to move the weights, relative to their size at its start, and "auto" the
+            target that the tuning sets chose: short pilots find the rate (docs/design/0003).
         class_weight: None, "balanced" or a dict; weights the cross-entropy only.
         val_fraction: stratified share held out and watched (see `history_`).
         precision: "fp32" or "bf16".
@@ -473,7 +497,7 @@ class TicketClassifier(ClassifierMixin, _TicketEstimator):  # type: ignore[misc]
         n_tickets: int = 1,
         n_jobs: int | None = None,
         views: ColumnViews | None = None,
-        regime: str | None = None,
+        regime: str | float | None = None,
         class_weight: str | Mapping[Any, float] | None = None,
         val_fraction: float = 0.0,
         precision: Precision = "fp32",

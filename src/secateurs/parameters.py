@@ -133,7 +133,14 @@ def check(parameters: Mapping[str, Any]) -> None:
         if not (fits and least <= value <= most):
             raise InputError(f"{name} must be {rule(name)}, got {value!r}")
     get = parameters.get
-    for name in ("preset", "regime", "rewind"):
+    regime = plain(get("regime"))
+    number = isinstance(regime, (int, float)) and not isinstance(regime, bool)
+    if not (regime is None or isinstance(regime, str) or (number and 0 < regime < math.inf)):
+        raise InputError(
+            "regime must be None, a name (rich, lazy, auto) or a positive number, the relative "
+            f"movement that is wanted, got {regime!r}"
+        )
+    for name in ("preset", "rewind"):
         value = get(name, "")
         if not isinstance(value, str) and (value is not None or name == "rewind"):
             raise InputError(f"{name} must be a string, got {value!r}")

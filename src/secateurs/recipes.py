@@ -1,8 +1,10 @@
 """Recipes for tables: the values behind the estimator's open parameters, and what size changes.
 
-The defaults were chosen on validation rows of five tuning sets (docs/design/0001 and 0002).
+The defaults were chosen on validation rows of five tuning sets (docs/design/0001 and 0002), the
+target movement of regime="auto" on those of four (0003).
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,7 +12,16 @@ from typing import Any
 from secateurs.errors import InputError
 from secateurs.networks.dense import MLP_TAB
 
-__all__ = ["MIN_EPOCHS", "PRESETS", "REGIMES", "ROW_EPOCHS", "Recipe", "resolve"]
+__all__ = [
+    "AUTO_MOVEMENT",
+    "LAZY_MOVEMENT",
+    "MIN_EPOCHS",
+    "PRESETS",
+    "REGIMES",
+    "ROW_EPOCHS",
+    "Recipe",
+    "resolve",
+]
 
 ROW_EPOCHS = 1_000_000
 """Above this many rows times epochs the default recipe trains for fewer epochs."""
@@ -30,6 +41,8 @@ class Recipe:
     init_scale: float = 0.25
     adapts: bool = True
     """Whether large tables get larger batches and fewer epochs."""
+    movement: float | None = None
+    """Relative movement of the weights that the search is to reach; None keeps its rate."""
 
 
 PRESETS: dict[str, Recipe] = {
@@ -41,6 +54,12 @@ REGIMES: dict[str, dict[str, float]] = {
     "rich": {"search_lr": 0.1, "init_scale": 0.25},
     "lazy": {"search_lr": 1e-3, "init_scale": 1.0},
 }
+
+AUTO_MOVEMENT = 0.5
+"""Target of regime="auto"."""
+
+LAZY_MOVEMENT = 0.1
+"""Below this relative movement a search is called lazy."""
 
 
 def _batch_size(n_rows: int) -> int:
@@ -55,15 +74,30 @@ def _batch_size(n_rows: int) -> int:
     return batch
 
 
+def _changes(regime: str | float) -> dict[str, float]:
+    """Return what a regime sets of a recipe."""
+    if isinstance(regime, str) and regime in REGIMES:
+        return REGIMES[regime]
+    if regime == "auto":
+        return {"movement": AUTO_MOVEMENT}
+    if isinstance(regime, (str, bool)) or not 0 < regime < math.inf:
+        raise InputError(
+            f"regime must be None or one of {', '.join(REGIMES)}, auto, or a positive number (the "
+            f"movement that is wanted), got {regime!r}"
+        )
+    return {"movement": float(regime)}
+
+
 def resolve(
-    n_rows: int, *, preset: str | None, regime: str | None, given: Mapping[str, Any]
+    n_rows: int, *, preset: str | None, regime: str | float | None, given: Mapping[str, Any]
 ) -> Recipe:
     """Return the recipe for a table: what is given wins over the preset; a regime sets its own.
 
     Args:
         n_rows: training rows.
         preset: "paper", "default" or None for the default.
-        regime: "rich", "lazy" or None for what the preset says.
+        regime: "rich", "lazy", "auto" or a number (a target movement), or None for what the preset
+            says.
         given: values of `Recipe` fields; None means open.
 
     Raises:
@@ -78,18 +112,17 @@ def resolve(
     if recipe is None:
         raise InputError(f"preset must be None or one of {', '.join(PRESETS)}, got {preset!r}")
     if regime is not None:
-        if regime not in REGIMES:
-            raise InputError(f"regime must be None or one of {', '.join(REGIMES)}, got {regime!r}")
+        changes = _changes(regime)
         if given.get("search_lr") is not None or given.get("init_scale") not in (
             None,
             recipe.init_scale,
-            REGIMES[regime]["init_scale"],
+            changes.get("init_scale"),
         ):
             raise InputError(
                 f"regime={regime!r} sets search_lr and init_scale itself; leave both at their "
                 "defaults, or regime at None"
             )
-        recipe = replace(recipe, **REGIMES[regime])  # type: ignore[arg-type]
+        recipe = replace(recipe, **changes)  # type: ignore[arg-type]
         given = {k: v for k, v in given.items() if k != "init_scale"}
     if recipe.adapts:
         cap = max(MIN_EPOCHS, ROW_EPOCHS // max(n_rows, 1))

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from secateurs import model_directory
+from secateurs import autopilot, model_directory
 from secateurs.data.batches import Data
 from secateurs.data.views import View
 from secateurs.errors import InputError
@@ -96,6 +96,7 @@ def find_tickets(
     # a contrastive step costs two passes; the dense network is not searched
     searching = any(map(searches, configs.values()))
     passes = (2.0 if config.search.contrastive_weight else 1.0) * searching
+    passes *= 1.0 if config.movement is None else autopilot.COST
     costs = [config.search.epochs * passes, *[float(config.finetune.epochs)] * len(configs)]
     shares = np.cumsum(costs) / (sum(costs) or 1.0)
     limit = math.inf if time_limit is None else time_limit
@@ -160,7 +161,10 @@ def training(tickets: Sequence[Ticket], init_scale: float) -> dict[str, Any]:
     """Return the first ticket's epochs and regime, and whether all ran to their end.
 
     `weight_movement` is relative to the scaled start of the search; `start_mask_overlap` is the
-    IoU with the mask of the largest initial weights. Both are None without a search.
+    IoU with the mask of the largest initial weights. Both are None without a search. For a target
+    movement `search_lr` is the rate that was used; `pilots` are pairs of a rate and the movement
+    that a pilot foretold for it, `searches` of a rate and the movement of a whole search, None
+    where the loss was not finite.
     """
     first = tickets[0]
     searched, mask = first.searched, first.mask
@@ -175,4 +179,12 @@ def training(tickets: Sequence[Ticket], init_scale: float) -> dict[str, Any]:
         scaled = {name: init_scale * searched.start[name] for name in mask}
         found["weight_movement"] = weight_movement(scaled, searched.state, mask)
         found["start_mask_overlap"] = start_mask_overlap(searched.start, mask)
+    if searched.steering is not None:
+        steering = searched.steering
+        found["movement_target"] = steering.target
+        found["search_lr"] = steering.kept.rate
+        for name, attempts in (("pilots", steering.pilots), ("searches", steering.searches)):
+            found[name] = [
+                [one.rate, None if one.movement == math.inf else one.movement] for one in attempts
+            ]
     return found

@@ -21,17 +21,27 @@ from typing import Any, Literal, get_args
 import torch
 from torch import nn
 
-from secateurs import criteria, masks, schedules
+from secateurs import autopilot, criteria, masks, schedules
 from secateurs import device as devices
 from secateurs.data.batches import Data
 from secateurs.descriptions import LATER, told_fields
 from secateurs.errors import InputError
 from secateurs.masks import Mask, Scope, Scores
+from secateurs.measures.regime import weight_movement
 from secateurs.networks.init import initialise_, prunable, scale_
 from secateurs.optimizers import SGD, AdamW, BetaLasso
 from secateurs.regime import centring
 from secateurs.seeds import stream
-from secateurs.training import FOLLOW_STEPS, PhaseConfig, Progress, State, View, Watch, train
+from secateurs.training import (
+    FOLLOW_STEPS,
+    PhaseConfig,
+    Progress,
+    State,
+    Trained,
+    View,
+    Watch,
+    train,
+)
 
 __all__ = [
     "Control",
@@ -78,6 +88,9 @@ class TicketConfig:
         init_scale: kappa, on the Linear and Conv weights at the start of the search (PIS).
         only: shell patterns on the names of the weights to prune; None are the encoder's.
         scored_rows: training rows, drawn at random, that criteria which need data look at.
+        movement: relative movement |w - w0| / |w0| that the search is to reach, w0 its scaled
+            start; its learning rate is then only where `autopilot.steer` begins. None leaves the
+            rate as it is. For one-shot schedules.
 
     A phase that repeats the search, as the rounds do, draws its batches in the order of the search,
     and begins at step K with "step:K".
@@ -96,6 +109,7 @@ class TicketConfig:
     init_scale: float = 0.25
     only: tuple[str, ...] | None = field(default=None, metadata=LATER)
     scored_rows: int = field(default=100, metadata=LATER)
+    movement: float | None = field(default=None, metadata=LATER)
 
     def __post_init__(self) -> None:
         if not 1 <= self.compression < math.inf:
@@ -117,6 +131,7 @@ class TicketConfig:
         if not 0 < self.init_scale < math.inf:
             raise InputError(f"init_scale must be a positive number, got {self.init_scale}")
         keep_step(self.rewind)
+        self._check_movement()
         if self.rewind.startswith("lr:") and self.finetune != self.search:
             raise InputError(
                 "a rewind of learning rates is in those of the search, so finetune must equal "
@@ -127,6 +142,17 @@ class TicketConfig:
             raise InputError(
                 f"beta-Lasso thresholds weights in their own units, so init_scale must be 1, got "
                 f"{self.init_scale:g}; set it to 1 or pass BetaLasso(allow_scaled_start=True)"
+            )
+
+    def _check_movement(self) -> None:
+        if self.movement is None:
+            return
+        if not 0 < self.movement < math.inf:
+            raise InputError(f"movement must be a positive number or None, got {self.movement}")
+        if self.schedule is not schedules.one_shot or self.rewind.startswith("lr:"):
+            raise InputError(
+                "movement is that of one search, so schedule must be one_shot and the rewind not "
+                f"of learning rates, got rewind={self.rewind!r}; set movement to None"
             )
 
 
@@ -183,7 +209,8 @@ class Searched:
     """A network after its search phase; several tickets can be pruned from it.
 
     `start` holds the unscaled initial state, `state` the searched one, `kept` the state after the
-    step of a "step:K" rewind, `mask` what earlier rounds left, `curve` what `follow` told.
+    step of a "step:K" rewind, `mask` what earlier rounds left, `curve` what `follow` told,
+    `steering` how the learning rate for a target movement was found.
     """
 
     start: State
@@ -193,6 +220,7 @@ class Searched:
     complete: bool
     mask: Mask | None = None
     curve: list[dict[str, Any]] = field(default_factory=list)
+    steering: autopilot.Steering | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -366,13 +394,14 @@ def search(
 ) -> Searched:
     """Train the supernetwork from its scaled start: the first half of `find_ticket`.
 
-    One search serves any number of compressions; it reads `config.search`, `config.init_scale` and
-    the K of a "step:K" rewind only. Arguments and errors as for `find_ticket`.
+    One search serves any number of compressions; it reads `config.search`, `config.init_scale`,
+    `config.movement` and the K of a "step:K" rewind only. Arguments and errors as for
+    `find_ticket`.
     """
     _check(config, view)
     where = devices.pick(device)
     network = copy.deepcopy(network).to(where)
-    name, names = _prunable(network, config, encoder)
+    branch, names = _prunable(network, config, encoder)
     start = {key: t.detach().clone() for key, t in network.state_dict().items()}
     moved = data.to(where)
     at = keep_step(config.rewind)
@@ -381,30 +410,56 @@ def search(
     fingerprint = (
         ""
         if checkpoint_dir is None
-        else _fingerprint(network, moved, config.search, view, config.init_scale, at, name, seed)
+        else _fingerprint(network, moved, config.search, view, config.init_scale, at, branch, seed)
     )
     if not config.search.epochs:
         return not_searched(network)
     scale_(network, config.init_scale)
     centring.widen_(network, config.search.alpha)
-    trained = train(
-        network,
-        moved,
-        config.search,
-        name="search",
-        seed=seed,
-        encoder=name,
-        prunable=names,
-        view=view,
-        keep_step=at,
-        save_to=checkpoint_dir and checkpoint_dir / "search.safetensors",
-        fingerprint=fingerprint,
-        progress=progress,
-        watch=watch,
-        follow=follow,
-        every=every,
-        deadline=deadline,
-    )
+    scaled = {key: t.detach().clone() for key, t in network.state_dict().items()}
+
+    def run(
+        phase: PhaseConfig,
+        *,
+        name: str = "search",
+        deadline: float = deadline,
+        follow: Watch | None = follow,
+        every: int = every,
+    ) -> Trained:
+        rate = "" if config.movement is None else f"-{phase.optimizer.lr:g}"
+        network.load_state_dict(scaled)
+        return train(
+            network,
+            moved,
+            phase,
+            name=name,
+            seed=seed,
+            encoder=branch,
+            prunable=names,
+            view=view,
+            keep_step=at,
+            save_to=checkpoint_dir and checkpoint_dir / f"{name}{rate}.safetensors",
+            fingerprint=f"{fingerprint}{rate}",
+            progress=progress,
+            watch=None if name == "pilot" else watch,
+            follow=follow,
+            every=every,
+            deadline=deadline,
+            stream_name="search",
+        )
+
+    steering = None
+    if config.movement is None:
+        trained = run(config.search)
+    else:
+        trained, steering = autopilot.steer(
+            run,
+            config.search,
+            config.movement,
+            n_rows=len(data.train[0]),
+            moved=lambda state: weight_movement(scaled, state, names),
+            deadline=deadline,
+        )
     if at is not None and trained.kept is None:
         raise _beyond(config.rewind)
     return Searched(
@@ -414,6 +469,7 @@ def search(
         history=trained.history,
         complete=trained.complete,
         curve=trained.curve,
+        steering=steering,
     )
 
 
@@ -660,7 +716,8 @@ def find_ticket(
         rounds = len(config.schedule(density)) if config.compression > 1 else 1
         # a contrastive step costs two passes; the last round finetunes, the others search again
         n = len(data.train[0])
-        searching = config.search.n_epochs(n) * (2 if config.search.contrastive_weight else 1)
+        searching = config.search.n_epochs(n) * (2.0 if config.search.contrastive_weight else 1.0)
+        searching *= 1.0 if config.movement is None else autopilot.COST
         share = searching / (searching * rounds + config.finetune.n_epochs(n) or 1)
         deadlines = [begin + time_limit * share, begin + time_limit]
     if searches(config):
