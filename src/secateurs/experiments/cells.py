@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from secateurs import checkpoint, masks, model_directory, schedules, tickets, training
+from secateurs import autopilot, checkpoint, masks, model_directory, schedules, tickets, training
 from secateurs import device as devices
 from secateurs.data.batches import batch_spans
 from secateurs.data.views import View, compose, corruption, pixel_corruption, shift
@@ -168,6 +168,7 @@ def _search(cell: SearchCell, store: Store, device: torch.device) -> Outcome:
         search=cell.search,
         init_scale=cell.init_scale,
         only=cell.only,
+        movement=cell.movement,
         rewind="start" if cell.keep_step is None else f"step:{cell.keep_step}",
     )
     begin = time.process_time()
@@ -188,10 +189,23 @@ def _search(cell: SearchCell, store: Store, device: torch.device) -> Outcome:
         "regime": {name: last[name] for name in ("weight_movement", "start_mask_overlap")},
         "loss": last["loss"],
         "flops": _phase_flops(network, prepared, cell.search),
+        **_steering(searched, network, prepared, cell),
         **followed(searched.curve),
     }
     tensors = checkpoint.nest(state=searched.state, kept=searched.kept or {})
     return Outcome(result=result, history=searched.history, tensors=tensors)
+
+
+def _steering(
+    searched: Searched, network: nn.Module, prepared: Prepared, cell: SearchCell
+) -> dict[str, Any]:
+    """Return how the rate was found for a target movement, and what all its training cost."""
+    if searched.steering is None:
+        return {}
+    whole, n = searched.steering, len(prepared.data.train[0])
+    spent = len(whole.searches) * _phase_flops(network, prepared, cell.search)
+    spent += len(whole.pilots) * _phase_flops(network, prepared, autopilot.pilot(cell.search, n))
+    return {"steering": dataclasses.asdict(whole), "lr": whole.kept.rate, "flops": spent}
 
 
 # --- ticket ----------------------------------------------------------------------------------

@@ -131,6 +131,7 @@ class SearchCell:
     network: NetworkName = field(default="mlp", metadata=LATER)
     shift: int = field(default=0, metadata=LATER)
     only: tuple[str, ...] | None = field(default=None, metadata=LATER)
+    movement: float | None = field(default=None, metadata=LATER)
 
     def __post_init__(self) -> None:
         if not self.search.contrastive_weight:
@@ -201,11 +202,14 @@ class TicketCell:
                 rewind=config.rewind,
                 init_scale=config.init_scale,
                 only=config.only if selects else None,
+                movement=config.movement,
             )
             config = replace(plain, compression=1.0)
         if not searches(config):
             kept = config.init_scale if config.rewind == "scaled_start" else 1.0
             config = replace(config, search=PhaseConfig(epochs=0), init_scale=kept)
+        if not config.search.epochs:
+            config = replace(config, movement=None)
         object.__setattr__(self, "config", config)
         if not (config.search.contrastive_weight or config.finetune.contrastive_weight):
             object.__setattr__(self, "corruption_rate", 0.0)
@@ -262,6 +266,7 @@ class TicketCell:
             network=self.network,
             shift=self.shift,
             only=self.config.only,
+            movement=self.config.movement,
         )
 
 
