@@ -1,8 +1,11 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from secateurs import masks
+from secateurs.errors import InputError
 from secateurs.measures import regime
 
 
@@ -60,3 +63,58 @@ def test_a_histogram_counts_every_weight_once_in_its_bin():
     assert sum(counts) == 197
     # weights within rounding of an edge may fall on either side
     assert np.abs(np.cumsum(counts) - np.cumsum(twin)).max() <= 1
+
+
+def test_movement_by_layer_is_that_of_each_layer():
+    start, end = starts(0), starts(1)
+    found = regime.movement_by_layer(start, end, ["b", "a"])
+    assert list(found) == ["b", "a"]
+    for name in start:
+        assert found[name] == pytest.approx(regime.weight_movement(start, end, [name]))
+
+
+def test_movement_by_layer_looks_at_kept_weights_alone():
+    start, end = starts(0), starts(1)
+    mask = {"a": torch.rand(100, 50, generator=torch.Generator().manual_seed(2)) < 0.3}
+    found = regime.movement_by_layer(start, end, ["a", "b"], mask=mask)
+    zeroed = [{**state, "a": state["a"] * mask["a"]} for state in (start, end)]
+    assert found["a"] == pytest.approx(regime.weight_movement(*zeroed, ["a"]))
+    assert found["b"] == pytest.approx(regime.weight_movement(start, end, ["b"]))
+    noisy = {**end, "a": torch.where(mask["a"], end["a"], 1e6)}  # what pruned weights hold
+    assert regime.movement_by_layer(start, noisy, ["a"], mask=mask)["a"] == found["a"]
+
+
+def test_movement_by_layer_of_nothing_and_from_nothing():
+    zeros, ones = {"w": torch.zeros(3)}, {"w": torch.ones(3)}
+    none = {"w": torch.zeros(3, dtype=torch.bool)}
+    assert regime.movement_by_layer(ones, zeros, ["w"], mask=none) == {"w": 0}
+    assert regime.movement_by_layer(zeros, zeros, ["w"]) == {"w": 0}
+    assert regime.movement_by_layer(zeros, ones, ["w"]) == {"w": float("inf")}
+    with pytest.raises(InputError, match="fit the network"):
+        regime.movement_by_layer(ones, zeros, ["w"], mask={"w": torch.ones(2) > 0})
+    with pytest.raises(InputError, match="must be bool"):
+        regime.movement_by_layer(ones, zeros, ["w"], mask={"w": torch.ones(3)})
+
+
+@given(last=st.integers(0, 10**9), n=st.integers(2, 60))
+def test_steps_are_distinct_and_as_many_as_asked(last, n):
+    steps = regime.log_spaced(last, n)
+    assert len(steps) == min(n, last + 1)
+    assert (steps[0], steps[-1]) == (0, last)
+    gaps = np.diff(steps)
+    assert (gaps > 0).all()
+
+
+def test_steps_are_one_by_one_at_first_and_then_of_equal_ratios():
+    steps = np.array(regime.log_spaced(10**6, 60))
+    assert steps[:6].tolist() == [0, 1, 2, 3, 4, 5]
+    late = steps[steps > 100]
+    ratios = late[1:] / late[:-1]
+    assert len(late) > 20
+    assert ratios.max() / ratios.min() < 1.02
+
+
+@pytest.mark.parametrize(("last", "n"), [(-1, 5), (5, 1)])
+def test_steps_that_cannot_be_are_refused(last, n):
+    with pytest.raises(InputError, match="last >= 0 and n >= 2"):
+        regime.log_spaced(last, n)
