@@ -12,7 +12,7 @@ from secateurs.experiments.spec import PeerCell, Rows, Run, TicketCell, key
 from secateurs.experiments.store import Plan, Store
 from secateurs.optimizers import SGD
 from secateurs.report import figures
-from secateurs.report.page import Facts, Figure, Scrubber, Section, Table, Text, Value, render
+from secateurs.report.page import Axis, Facts, Figure, Scrubber, Section, Table, Text, Value, render
 from secateurs.tickets import TicketConfig
 from secateurs.training import PhaseConfig
 
@@ -179,8 +179,7 @@ def sections(drawings, runs):
                 Scrubber(
                     title="How |w| spreads",
                     frames_svg=svgs["frames"],
-                    n_frames=len(labels),
-                    labels=labels,
+                    axes=[Axis("epoch", labels)],
                     alt="Histograms of |w| for four initial scales.",
                     caption="A valley opens.",
                     command=COMMAND,

@@ -1,6 +1,7 @@
 """The page in a real browser: it runs, it sorts, it fits, it can be read, it asks for nothing."""
 
 import base64
+import io
 import itertools
 import json
 import shutil
@@ -8,13 +9,16 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
 from secateurs.report import figures
-from secateurs.report.page import Facts, Figure, Section, Table, Text, render
+from secateurs.report.heatmaps import heatmaps, matrix
+from secateurs.report.page import Axis, Facts, Figure, Scrubber, Section, Table, Text, render
+from secateurs.report.roc import roc
 from secateurs.report.runs import store_page
 
 pytestmark = pytest.mark.slow
@@ -148,6 +152,64 @@ def hostile(tmp_path_factory):
     return path.as_uri()
 
 
+ALPHAS, STEPS = ["0.05", "0.2", "1", "5", "25"], ["0", "20", "200", "2000"]
+
+
+@pytest.fixture(scope="module")
+def sliders(tmp_path_factory):
+    """A page of one picture with two sliders, each frame with a word of its own."""
+    frames = "".join(
+        f'<g data-frame="{4 * i + j}"><text x="5" y="50">frame {i}, {j}</text></g>'
+        for i in range(5)
+        for j in range(4)
+    )
+    svg = f'<svg viewBox="0 0 960 100"><text x="5" y="20">always</text>{frames}</svg>'
+    axes = [Axis("alpha", ALPHAS), Axis("step", STEPS)]
+    block = Scrubber(title="Features", frames_svg=svg, axes=axes, alt="a")
+    path = tmp_path_factory.mktemp("sliders") / "page.html"
+    path.write_text(render("t", [Section(title="s", blocks=[block])]), encoding="utf-8")
+    return path.as_uri()
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    """A page of the regime lab's pictures; the first is of panels of one colour each."""
+    generator = np.random.default_rng(0)
+    ones = np.ones((2, 4, 6))
+    flat = {"up": ones * [[[0]], [[1]]], "down": -ones / [[[1.0]], [[1.0]]]}
+    flat["down"][0] = np.nan
+    H = generator.normal(size=(3, 2, 32, 64))
+    arms = ["dense", "ticket", "no rewind", "re-init, matched", "shuffled"]
+    framed = heatmaps(dict.fromkeys(arms, H), ylabel="probes, by y", xlabel="neurons")
+    errors = generator.lognormal(size=(5, 5))
+    long = [f"Donaudampfschifffahrtsgesellschaftskapitän {i}" for i in range(16)]
+    rates = np.linspace(0, 1, 40)
+    rocs = {name: (rates, rates ** (0.2 + 0.1 * i)) for i, name in enumerate(long[:9])}
+    epochs = Axis("epoch", ["0", "1"])
+    blocks = [
+        Scrubber(title="Flat", alt="a", axes=[epochs], frames_svg=heatmaps(
+            flat, ylabel="probe", xlabel="neuron")),
+        Scrubber(title="Features", frames_svg=framed, alt="a", caption="words",
+                 axes=[Axis("alpha", ["0.05", "1", "25"]), Axis(long[0] * 2, ["0", long[1] * 3])]),
+    ]  # fmt: skip
+    svgs = [
+        matrix(errors, rows=ALPHAS, columns=ALPHAS, ylabel="alpha that finds", xlabel="trains"),
+        matrix(np.geomspace(1e-5, 1e6, 256).reshape(16, 16), rows=long, columns=long,
+               ylabel=long[0] * 3, xlabel=long[1] * 3, log=True),
+        matrix([[-1e5]], rows=[long[0]], columns=["a"], ylabel="y", xlabel=long[0]),
+        roc({"movement": (rates, rates**0.3)}),
+        roc(rocs),
+        heatmaps({name: H[0, 0] for name in long[:7]}, ylabel=long[0] * 3, xlabel=long[0] * 3),
+    ]  # fmt: skip
+    blocks += [Figure(title=f"Picture {i}", svg=svg, alt="a", caption="words",
+                      command="secateurs") for i, svg in enumerate(svgs)]  # fmt: skip
+    text = [Text(title=f"Text {i}", paragraphs="words") for i in range(3)]
+    path = tmp_path_factory.mktemp("lab") / "page.html"
+    sections = [Section(title="Lab", blocks=[*blocks, *text])]
+    path.write_text(render("Lab", sections, footer="words"), encoding="utf-8")
+    return path.as_uri()
+
+
 @pytest.fixture
 def view(driver, address):
     """Return what opens the page anew: at a width, in a theme, for a medium."""
@@ -276,10 +338,105 @@ def test_the_slider_chooses_the_frame(view):
     assert visible_frames(driver) == [38]
     slider.send_keys(Keys.HOME)
     assert visible_frames(driver) == [0]
-    assert out.text == slider.get_attribute("aria-valuetext") == "epoch 0"
+    assert out.text == slider.get_attribute("aria-valuetext") == "0"
     slider.send_keys(Keys.END)
     assert visible_frames(driver) == [39]
-    assert out.text == "epoch 104"
+    assert out.text == "104"
+
+
+def showing(driver):
+    """Return the frames that show: by what they are marked as, and by the one word in each."""
+    words = driver.execute_script(
+        "return [...document.querySelectorAll('[data-frame] text')]"
+        ".filter((e) => e.getBoundingClientRect().width > 0).map((e) => e.textContent)"
+    )
+    return visible_frames(driver), words
+
+
+def test_each_slider_moves_along_its_axis_and_nothing_else_shows(view, sliders):
+    driver = view(at=sliders)
+    alpha, step = driver.find_elements(By.CSS_SELECTOR, "input[type=range]")
+    told, when = driver.find_elements(By.TAG_NAME, "output")
+    assert showing(driver) == ([19], ["frame 4, 3"])
+    for i, j in [(4, 0), (0, 0), (0, 3), (2, 1), (1, 2), (3, 2)]:
+        for slider, place in ((alpha, i), (step, j)):
+            slider.send_keys(Keys.HOME, *[Keys.ARROW_RIGHT] * place)
+        assert showing(driver) == ([4 * i + j], [f"frame {i}, {j}"])
+        assert (told.text, when.text) == (ALPHAS[i], STEPS[j])
+        assert alpha.get_attribute("aria-valuetext") == ALPHAS[i]
+        assert step.get_attribute("aria-valuetext") == STEPS[j]
+    names = [driver.execute_script("return arguments[0].labels[0].textContent", s)
+             for s in (alpha, step)]  # fmt: skip
+    assert names == ["alpha", "step"]
+
+
+def test_the_keyboard_reaches_both_sliders(view, sliders):
+    driver = view(at=sliders)
+    driver.execute_script("document.querySelector('.play').focus()")
+    met = []
+    for _ in range(3):
+        driver.switch_to.active_element.send_keys(Keys.TAB)
+        met.append(driver.switch_to.active_element.tag_name)
+    assert met == ["input", "button", "input"]
+
+
+def test_one_axis_plays_at_a_time_and_leaves_the_other_where_it_is(view, sliders):
+    driver = view(at=sliders)
+    alpha, step = driver.find_elements(By.CSS_SELECTOR, "input[type=range]")
+    first, second = driver.find_elements(By.CLASS_NAME, "play")
+    step.send_keys(Keys.HOME)
+    first.click()
+    second.click()
+    assert first.get_attribute("aria-pressed") == "false"
+    driver.set_script_timeout(20)
+    driver.execute_async_script(
+        "const done = arguments[0], t = setInterval(() => {"
+        "  if (!document.querySelector('.play[aria-pressed=true]')) {"
+        "    clearInterval(t); done(); } }, 30)"
+    )
+    assert step.get_attribute("value") == "3"
+    at = int(alpha.get_attribute("value"))
+    assert at < 4  # stopped by the other, soon after it had begun anew
+    assert visible_frames(driver) == [4 * at + 3]
+
+
+@pytest.mark.parametrize(("scripts", "media"), [(False, ""), (False, "print"), (True, "print")])
+def test_without_scripts_and_on_paper_the_last_of_all_axes_shows(view, sliders, scripts, media):
+    driver = view(at=sliders, scripts=scripts, media=media)
+    if scripts:
+        driver.execute_script(
+            "for (const s of document.querySelectorAll('input')) {"
+            " s.value = 1; s.dispatchEvent(new Event('input')); }"
+        )
+    assert showing(driver) == ([19], ["frame 4, 3"])
+    assert driver.find_element(By.CLASS_NAME, "still").text == "alpha 25, step 2000"
+    assert not driver.find_element(By.CLASS_NAME, "controls").is_displayed()
+
+
+def test_heatmaps_are_drawn_in_their_colours(view, lab):
+    """Pixels of the screen: what the sanitiser and the policy let through is really shown."""
+    driver = view(at=lab, width=1280)
+    slider = driver.find_element(By.CSS_SELECTOR, "input[type=range]")
+
+    def middle_of_panels():
+        picture = driver.find_element(By.CSS_SELECTOR, ".scrubber svg")
+        shot = Image.open(io.BytesIO(picture.screenshot_as_png)).convert("RGB")
+        boxes = driver.execute_script(
+            "const b = arguments[0].getBoundingClientRect();"
+            "return [...arguments[0].querySelectorAll('.on image')].map((e) => {"
+            " const a = e.getBoundingClientRect();"
+            " return [a.x - b.x + a.width / 2, a.y - b.y + a.height / 2]; })",
+            picture,
+        )
+        return [shot.getpixel((round(x), round(y))) for x, y in boxes]
+
+    assert middle_of_panels() == [(213, 94, 0), (0, 114, 178)]
+    slider.send_keys(Keys.HOME)
+    (zero, grey) = middle_of_panels()
+    assert zero == (255, 255, 255)
+    assert max(grey) - min(grey) < 8
+    assert 150 < grey[0] < 210
+    assert driver.get_log("browser") == []
 
 
 def test_play_runs_through_the_frames_and_pauses(view):
@@ -344,7 +501,7 @@ def test_every_word_can_be_read(view, theme, switched):
 
 
 @pytest.mark.parametrize("width", [1280, 900, 400])
-@pytest.mark.parametrize("which", ["address", "hostile", "real"])
+@pytest.mark.parametrize("which", ["address", "hostile", "real", "lab"])
 def test_nothing_overlaps_or_sticks_out(view, width, which, request):
     driver = view(width=width, at=request.getfixturevalue(which))
     driver.execute_script("for (const d of document.querySelectorAll('details')) d.open = true")
@@ -361,7 +518,7 @@ def test_nothing_overlaps_or_sticks_out(view, width, which, request):
     assert [pair for pair in itertools.combinations(boxes, 2) if meet(*pair, 1)] == []
 
 
-@pytest.mark.parametrize(("which", "n"), [("address", 8), ("hostile", 9), ("real", 15)])
+@pytest.mark.parametrize(("which", "n"), [("address", 8), ("hostile", 9), ("real", 15), ("lab", 8)])
 def test_words_in_pictures_stay_inside_and_apart(view, which, n, request):
     driver = view(at=request.getfixturevalue(which))
     pictures = driver.execute_script(WORDS)

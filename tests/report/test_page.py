@@ -10,7 +10,9 @@ from matplotlib.figure import Figure as MatplotlibFigure
 
 from secateurs.errors import InputError
 from secateurs.report import drawing
+from secateurs.report.heatmaps import heatmaps, matrix
 from secateurs.report.page import (
+    Axis,
     Facts,
     Figure,
     Scrubber,
@@ -188,7 +190,7 @@ def test_everything_a_caller_says_stays_text():
         Table(title=EVIL, columns=[EVIL], rows=[[EVIL], [Value(1.0, note=EVIL)]], note=EVIL,
               command=EVIL),
         Figure(title=EVIL, svg=SQUARE.format(""), alt=EVIL, caption=EVIL, command=EVIL),
-        Scrubber(title=EVIL, frames_svg=scrub, n_frames=1, labels=[EVIL], alt=EVIL, caption=EVIL),
+        Scrubber(title=EVIL, frames_svg=scrub, axes=[Axis(EVIL, [EVIL])], alt=EVIL, caption=EVIL),
         Text(title=EVIL, paragraphs=[EVIL, EVIL]),
         Facts(title=EVIL, items={EVIL: EVIL}),
     ]  # fmt: skip
@@ -304,6 +306,16 @@ def picture(content):
         ("<use href='other.svg#a'/>", "must load nothing"),
         ("<rect style='fill: url(http://x/)'/>", "must load nothing"),
         ("<rect fill='url(&quot;//x/&quot;)'/>", "must load nothing"),
+        ("<image href='data:image/svg+xml;base64,AA=='/>", "must load nothing"),
+        ("<image href='data:image/png,AA=='/>", "must load nothing"),
+        ("<image href='data:image/png;base64,AA==&quot;&gt;'/>", "must load nothing"),
+        ("<use href='data:image/png;base64,AA=='/>", "must load nothing"),
+        ("<rect style='fill: URL(http://x/)'/>", "must load nothing"),
+        (
+            "<rect style='fill: u\\72l(http://x/)'/>",
+            "must load nothing, got '\\\\' in attribute style",
+        ),
+        ("<rect style='mask: image-set(&quot;http://x/&quot; 1x)'/>", "got 'image-set('"),
         ("<use href='#gone'/>", "points at '#gone', which it does not have"),
         ("<rect>", "must be well-formed SVG, but mismatched tag"),
     ],
@@ -353,11 +365,9 @@ def test_narrow_pictures_stand_in_pairs_and_a_single_one_beside_its_words():
 # ---- scrubbers ---------------------------------------------------------------------------------
 
 
-def scrubber(content, n):
-    labels = [f"epoch {i}" for i in range(n)]
-    return Scrubber(
-        title="s", frames_svg=SQUARE.format(content), n_frames=n, labels=labels, alt="a"
-    )
+def scrubber(content, *sizes):
+    axes = [Axis(f"axis {i}", [f"{i}:{at}" for at in range(n)]) for i, n in enumerate(sizes)]
+    return Scrubber(title="s", frames_svg=SQUARE.format(content), axes=axes, alt="a")
 
 
 @pytest.mark.parametrize("frame", ["data-frame='{}'", "id='frame-{}'"])
@@ -368,15 +378,46 @@ def test_only_the_last_frame_shows_at_first(frame):
     assert groups == [("0", None), ("1", None), ("2", "on last"), ("2", "on last")]
     (slider,) = reader.all("input")
     assert (slider["min"], slider["max"], slider["value"]) == ("0", "2", "2")
-    assert slider["data-labels"] == '["epoch 0", "epoch 1", "epoch 2"]'
-    assert "epoch 2" in reader.words("p")
+    assert slider["data-labels"] == '["0:0", "0:1", "0:2"]'
+    assert "axis 0 0:2" in reader.words("p")
 
 
-def test_a_frame_or_label_too_few_is_refused():
+def test_every_axis_has_a_slider_of_its_own_with_its_name():
+    block = scrubber("".join(f"<g data-frame='{i}'/>" for i in range(6)), 2, 3)
+    assert block.n_frames == 6
+    reader = read_block(block)
+    assert [g.get("class") for g in reader.all("g")] == [None] * 5 + ["on last"]
+    sliders, labels = reader.all("input"), reader.all("label")
+    assert [slider["max"] for slider in sliders] == ["1", "2"]
+    assert [slider["id"] for slider in sliders] == [label["for"] for label in labels]
+    assert len({slider["id"] for slider in sliders}) == 2
+    assert reader.words("label") == ["axis 0", "axis 1"]
+    assert reader.words("output") == ["0:1", "1:2"]
+    assert "axis 0 0:1, axis 1 1:2" in reader.words("p")
+
+
+def test_a_frame_or_label_too_few_or_too_many_is_refused():
     with pytest.raises(InputError, match="data-frame 0 to 3, got none for 1, 3"):
         read_block(scrubber("<g data-frame='0'/><g data-frame='2'/>", 4))
-    with pytest.raises(InputError, match="got 1 labels for 2 frames"):
-        Scrubber(title="s", frames_svg="<svg/>", n_frames=2, labels=["a"], alt="a")
+    with pytest.raises(InputError, match="data-frame 0 to 5, got none for 2, 3, 4, 5"):
+        read_block(scrubber("<g data-frame='0'/><g data-frame='1'/>", 2, 3))
+    with pytest.raises(InputError, match="no frame beyond the 1 of its axes, got data-frame 1"):
+        read_block(scrubber("<g data-frame='0'/><g data-frame='1'/>", 1))
+    with pytest.raises(InputError, match="axis 'step' must have labels, got none"):
+        Axis("step", [])
+    for axes, told in (([], "none"), ([Axis("a", ["1"])] * 2, "'a', 'a'")):
+        with pytest.raises(InputError, match=f"must have axes of different names, got {told}"):
+            Scrubber(title="s", frames_svg="<svg/>", axes=axes, alt="a")
+
+
+def test_thirty_frames_of_five_heatmaps_are_small():
+    panels = np.random.default_rng(0).normal(size=(5, 5, 6, 32, 64))  # noise compresses worst
+    svg = heatmaps(dict(zip("abcde", panels, strict=True)), ylabel="probe", xlabel="neuron")
+    axes = [Axis("alpha", list("12345")), Axis("step", list("123456"))]
+    block = Scrubber(title="s", frames_svg=svg, axes=axes, alt="a")
+    page = render("t", [Section(title="s", blocks=[block])])
+    assert page.count("data:image/png;base64,") == 150
+    assert len(page.encode()) < 600_000
 
 
 # ---- files, colours ----------------------------------------------------------------------------
@@ -439,6 +480,29 @@ def test_words_and_lines_stand_out(theme):
         assert contrast(colour[name], colour["paper"]) >= 3, name
     for name in ("c1", "c2"):  # the darkest cells of `pair_matrix` carry numbers
         assert contrast(colour["ink"], blend(colour[name], colour["paper"], 0.55)) >= 4.5, name
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("log", [False, True])
+def test_numbers_of_a_matrix_stand_out_from_their_cells(theme, log):
+    colour = {name: values[theme] for name, values in THEMES.items()}
+    values = np.geomspace(0.01, 20, 36).reshape(6, 6)
+    values[2, 3] = np.nan
+    names = list("abcdef")
+    svg = matrix(values, rows=names, columns=names, ylabel="y", xlabel="x", log=log)
+    cells = re.findall(
+        r'style="fill:var\(--(\w+), #\w+\)" fill-opacity="([\d.]+)" /><text [^>]*fill:var\(--(\w+)',
+        svg,
+    )
+    assert len(cells) == 35
+    assert len({opacity for _, opacity, _ in cells}) > 10
+    ratios = [
+        contrast(colour[ink], blend(colour[fill], colour["paper"], float(opacity)))
+        for fill, opacity, ink in cells
+    ]
+    assert min(ratios) >= 4.5
+    empty = re.search(r"fill:none[^>]*/><text [^>]*fill:var\(--(\w+)", svg)[1]
+    assert contrast(colour[empty], colour["paper"]) >= 4.5
 
 
 def test_figures_and_page_agree_on_the_colours_of_paper():

@@ -5,7 +5,9 @@ reader's browser has fonts for all names. Colours are variables of the page's st
 as fallback, so that a figure follows the page's theme and still stands alone.
 """
 
+import base64
 import io
+import itertools
 import math
 import re
 import textwrap
@@ -23,6 +25,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from numpy.typing import NDArray
+from PIL import Image
 
 __all__ = [
     "FIRM",
@@ -43,6 +46,7 @@ __all__ = [
     "box",
     "fitting",
     "framed_chart",
+    "image_url",
     "log_scale",
     "log_tick",
     "marks",
@@ -60,6 +64,7 @@ __all__ = [
     "style",
     "text",
     "to_svg",
+    "variable",
     "width_of",
     "wrapped",
 ]
@@ -388,7 +393,7 @@ def text(
 ) -> Element:
     """Return words whose middle height is at y; a halo keeps them readable upon lines."""
     text = Element("text", {"x": f"{x:.1f}", "y": f"{y:.1f}", "dy": ".35em"})
-    text.set("style", f"fill:{_variable(fill)}")
+    text.set("style", f"fill:{variable(fill)}")
     if halo:
         behind = f";stroke:{_PAPER['paper']};stroke-width:2.5;paint-order:stroke"
         text.set("style", text.get("style", "") + behind)
@@ -410,8 +415,8 @@ def rectangle(
     sides = {"x": x, "y": y, "width": width, "height": height}
     rectangle = Element("rect", {name: f"{side:.2f}".rstrip("0").rstrip(".") for name, side in
                                  sides.items()})  # fmt: skip
-    stroke = f";stroke:{_variable(outline)}" if outline else ""
-    rectangle.set("style", f"fill:{_variable(fill)}{stroke}")
+    stroke = f";stroke:{variable(outline)}" if outline else ""
+    rectangle.set("style", f"fill:{variable(fill)}{stroke}")
     return rectangle
 
 
@@ -428,7 +433,7 @@ def outline(x: Floats, base: float, heights: Floats, stroke: str, fill: str) -> 
             at, run = int(height), 0
         run += int(step)
     path.append(f"h{run}" + (f"v{at}" if at else ""))
-    style = f"fill:{_variable(fill)};stroke:{_variable(stroke)};fill-opacity:.22"
+    style = f"fill:{variable(fill)};stroke:{variable(stroke)};fill-opacity:.22"
     return Element(
         "path",
         {
@@ -438,6 +443,16 @@ def outline(x: Floats, base: float, heights: Floats, stroke: str, fill: str) -> 
             "stroke-width": "5" if fill == "none" else "6",
         },
     )
+
+
+def image_url(places: NDArray[np.uint8], colours: Sequence[tuple[int, int, int, int]]) -> str:
+    """Return [rows, columns] places in `colours`, of red, green, blue and opacity, as a PNG."""
+    image = Image.fromarray(places, mode="P")
+    image.putpalette([*itertools.chain.from_iterable(colour[:3] for colour in colours)])
+    opacity = bytes(colour[3] for colour in colours).rstrip(b"\xff")  # the rest of it is implied
+    out = io.BytesIO()
+    image.save(out, "png", optimize=True, **({"transparency": opacity} if opacity else {}))
+    return "data:image/png;base64," + base64.b64encode(out.getvalue()).decode("ascii")
 
 
 # Each about as large to the eye as a circle of radius 1: steps from the middle, joined and closed.
@@ -469,7 +484,7 @@ def marks(
     opacity: float = 1.0,
 ) -> Element:
     """Return a group of equal marks, each at x and y with the words that show on hovering."""
-    paper, ink = _PAPER["paper"], _variable(colour)
+    paper, ink = _PAPER["paper"], variable(colour)
     look = f"fill:{paper};stroke:{ink};stroke-width:1.5"
     group = Element(
         "g", {"style": look if hollow else f"fill:{ink};stroke:{paper};stroke-width:.7"}
@@ -501,7 +516,7 @@ _LINES = re.compile(r" ?([A-Za-z]) ?")
 _ANCHOR = re.compile(r"text-anchor: (\w+)")
 
 
-def _variable(colour: str) -> str:
+def variable(colour: str) -> str:
     """Return a colour as the page's variable, with itself for where there is no page."""
     if colour in _PAPER:
         return _PAPER[colour]
@@ -553,10 +568,10 @@ def _tidy(element: Element, used: set[str]) -> list[Element]:
             if anchor := _ANCHOR.search(value):
                 new.set("text-anchor", anchor[1])
             colour = _COLOUR.search(value)
-            new.set("style", f"fill:{_variable(colour[0] if colour else INK)}")
+            new.set("style", f"fill:{variable(colour[0] if colour else INK)}")
         elif name == "style":
             short = value.replace(": ", ":").replace("; ", ";")
-            new.set(name, _COLOUR.sub(lambda found: _variable(found[0]), short))
+            new.set(name, _COLOUR.sub(lambda found: variable(found[0]), short))
         elif name in ("id", "href", "clip-path"):
             new.set(name, value)
         else:

@@ -4,8 +4,6 @@ Each function takes data and returns the SVG as text; the same data give the sam
 values are left out, and what cannot be drawn is refused.
 """
 
-import base64
-import io
 import itertools
 import math
 import re
@@ -21,7 +19,6 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 from matplotlib.transforms import IdentityTransform
 from numpy.typing import ArrayLike
-from PIL import Image
 
 from secateurs.errors import InputError
 from secateurs.report import drawing
@@ -267,7 +264,7 @@ def weight_histograms(
     xlabel: str = "|w|",
     max_frames: int = 40,
 ) -> tuple[str, list[str]]:
-    """Return an SVG of frames and their labels: how |w| is spread, epoch by epoch (figure 3).
+    """Return an SVG of frames and their epochs: how |w| is spread, epoch by epoch (figure 3).
 
     One panel a series, the same axes in all panels and frames; a grey outline keeps the first
     epoch in sight. Made for `secateurs.report.page.Scrubber`.
@@ -285,7 +282,7 @@ def weight_histograms(
     >>> counts = {"kappa 1": [[1, 2, 1], [0, 1, 3]]}
     >>> svg, labels = weight_histograms(counts, [-3.0, -2.0, -1.0, 0.0], [0, 1])
     >>> labels, svg.count("data-frame")
-    (['epoch 0', 'epoch 1'], 2)
+    (['0', '1'], 2)
     """
     ends = np.asarray(edges, dtype=np.float64)
     if not histograms or not len(epochs):
@@ -331,7 +328,7 @@ def weight_histograms(
     chart.over.extend(frames)
     grey = f"grey: epoch {epochs[0]}"
     chart.over.append(drawing.text(chart.width - 2, 11, grey, fill=drawing.MUTED, anchor="end"))
-    return drawing.to_svg(chart), [f"epoch {epochs[i]}" for i in chosen]
+    return drawing.to_svg(chart), [str(epochs[i]) for i in chosen]
 
 
 # ---- figures of matrices and bars --------------------------------------------------------------
@@ -816,8 +813,5 @@ def _ramp() -> list[tuple[int, int, int]]:
 def _png(weights: Floats, high: float) -> str:
     """Return an image as a data URL; 0 is transparent."""
     steps = 1 + np.floor(np.clip(weights / high, 0, 1) * (_STEPS - 1) + 0.5)
-    image = Image.fromarray(np.where(weights > 0, steps, 0).astype(np.uint8), mode="P")
-    image.putpalette([0, 0, 0, *itertools.chain.from_iterable(_ramp())])
-    out = io.BytesIO()
-    image.save(out, "png", transparency=0, optimize=True)
-    return "data:image/png;base64," + base64.b64encode(out.getvalue()).decode("ascii")
+    places = np.where(weights > 0, steps, 0).astype(np.uint8)
+    return drawing.image_url(places, [(0, 0, 0, 0), *((*colour, 255) for colour in _ramp())])

@@ -60,38 +60,48 @@
   });
   for (const box of all(".scroll, .plot")) watch.observe(box);
 
-  // Scrubbers.
+  // Scrubbers: one frame for all places of the sliders; the last slider runs fastest.
   for (const box of all(".scrubber")) {
-    const slider = box.querySelector("input"), out = box.querySelector("output");
-    const play = box.querySelector(".play"), frames = all("[data-frame]", box);
-    const labels = JSON.parse(slider.dataset.labels), last = labels.length - 1;
-    let timer = 0;
+    const frames = all("[data-frame]", box), sliders = all("input", box), stops = [];
     const show = () => {
-      for (const frame of frames) frame.classList.toggle("on", frame.dataset.frame === slider.value);
-      out.textContent = labels[slider.value];
-      slider.setAttribute("aria-valuetext", labels[slider.value]);
+      const at = String(sliders.reduce((sum, s) => sum * (Number(s.max) + 1) + Number(s.value), 0));
+      for (const frame of frames) frame.classList.toggle("on", frame.dataset.frame === at);
     };
-    const stop = () => {
-      clearInterval(timer);
-      timer = 0;
-      play.setAttribute("aria-pressed", "false");
-      out.removeAttribute("aria-live");
-    };
-    slider.addEventListener("input", () => { stop(); show(); });
-    play.addEventListener("click", () => {
-      if (timer) return stop();
-      if (Number(slider.value) === last) slider.value = 0;
-      show();
-      play.setAttribute("aria-pressed", "true");
-      out.setAttribute("aria-live", "off"); // thirty labels at once are noise to a screen reader
-      timer = setInterval(() => {
-        slider.value = Number(slider.value) + 1;
+    const stop = () => { for (const one of stops) one(); };
+    for (const row of all(".axis", box)) {
+      const slider = row.querySelector("input"), out = row.querySelector("output");
+      const play = row.querySelector(".play");
+      const labels = JSON.parse(slider.dataset.labels), last = labels.length - 1;
+      let timer = 0;
+      const move = () => {
         show();
-        if (Number(slider.value) >= last) stop();
-      }, 140);
-    });
+        out.textContent = labels[slider.value];
+        slider.setAttribute("aria-valuetext", labels[slider.value]);
+      };
+      stops.push(() => {
+        clearInterval(timer);
+        timer = 0;
+        play.setAttribute("aria-pressed", "false");
+        out.removeAttribute("aria-live");
+      });
+      slider.addEventListener("input", () => { stop(); move(); });
+      play.addEventListener("click", () => {
+        const plays = timer;
+        stop();
+        if (plays) return;
+        if (Number(slider.value) === last) slider.value = 0;
+        move();
+        play.setAttribute("aria-pressed", "true");
+        out.setAttribute("aria-live", "off"); // thirty labels at once are noise to a screen reader
+        timer = setInterval(() => {
+          slider.value = Number(slider.value) + 1;
+          move();
+          if (Number(slider.value) >= last) stop();
+        }, 140);
+      });
+      move();
+    }
     stop();
-    show();
     box.querySelector(".still").hidden = true;
     box.querySelector(".controls").hidden = false;
   }

@@ -23,6 +23,7 @@ from markupsafe import Markup
 from secateurs.errors import InputError
 
 __all__ = [
+    "Axis",
     "Block",
     "Cell",
     "Facts",
@@ -118,41 +119,67 @@ class Figure:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Axis:
+    """One slider of a `Scrubber`.
+
+    Args:
+        name: what it moves along, such as "epoch".
+        labels: its places in order, such as "12".
+
+    Raises:
+        InputError: no label.
+    """
+
+    name: str = field(kw_only=False)
+    labels: Sequence[str] = field(kw_only=False)
+
+    def __post_init__(self) -> None:
+        """Refuse a slider without places."""
+        if not len(self.labels):
+            raise InputError(f"axis {self.name!r} must have labels, got none; name its places")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Scrubber:
-    """A picture of which one frame shows at a time; a slider moves through the frames.
+    """A picture of which one frame shows at a time; a slider for each axis chooses it.
 
     On paper and without scripts the last frame shows.
 
     Args:
         title: its heading.
         frames_svg: a picture in which groups with `data-frame="0"`, `"1"`, ... (or the ids
-            "frame-0", "frame-1", ...) are the frames; everything else always shows.
-        n_frames: how many frames there are.
-        labels: what each frame is, such as "epoch 12".
+            "frame-0", "frame-1", ...) are the frames; everything else always shows. With several
+            axes the last one runs fastest, as in a NumPy array.
+        axes: what the frames differ in: as many frames as the product of their numbers of labels.
         alt: what it shows, in a sentence, for those who do not see it.
         caption: one paragraph below.
         command: what reproduces it.
 
     Raises:
-        InputError: no `alt`, no frame, or not one label a frame.
+        InputError: no `alt`, no axis, or two of one name.
     """
 
     title: str
     frames_svg: str
-    n_frames: int
-    labels: Sequence[str]
+    axes: Sequence[Axis]
     alt: str
     caption: str = ""
     command: str = ""
 
     def __post_init__(self) -> None:
-        """Refuse frames without labels."""
+        """Refuse frames that nothing chooses."""
         _check_alt(self.title, self.alt)
-        if self.n_frames < 1 or len(self.labels) != self.n_frames:
+        names = [axis.name for axis in self.axes]
+        if not names or len(set(names)) < len(names):
             raise InputError(
-                f"scrubber {self.title!r} must have one label for each of its frames (1 or more), "
-                f"got {len(self.labels)} labels for {self.n_frames} frames"
+                f"scrubber {self.title!r} must have axes of different names, "
+                f"got {', '.join(map(repr, names)) or 'none'}; pass Axis(name, labels) for each"
             )
+
+    @property
+    def n_frames(self) -> int:
+        """How many frames there are."""
+        return math.prod(len(axis.labels) for axis in self.axes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -288,7 +315,10 @@ def _view(block: Block, names: _Names, counter: Iterator[int]) -> dict[str, Any]
     view |= {"svg": Markup(svg), "caption": block.caption}
     view["layout"] = "half" if width <= _HALF else "wide"
     if isinstance(block, Scrubber):
-        view |= {"labels": list(block.labels), "last": n_frames - 1}
+        view["axes"] = [
+            {"name": axis.name, "labels": list(axis.labels), "last": len(axis.labels) - 1}
+            for axis in block.axes
+        ]
     return view
 
 
@@ -406,7 +436,10 @@ _DRAWN = "g path rect circle ellipse line polyline polygon text tspan image use 
 _DEFINED = "defs symbol marker clipPath mask pattern linearGradient radialGradient stop"
 _ELEMENTS = frozenset(["svg", *_DRAWN.split(), *_DEFINED.split()])
 _MATPLOTLIB_STYLE = re.compile(r"\*\s*\{[^{}]*\}")
-_URL = re.compile(r"url\(\s*['\"]?(.*?)['\"]?\s*\)")
+_IMAGE = re.compile(r"data:image/(png|jpeg|gif|webp);base64,[A-Za-z0-9+/=\s]*")
+# What loads in CSS beside url(), or hides it.
+_LOADS = re.compile(r"(?i)image-set\(|src\(|\bimage\(|@import|\\")
+_URL = re.compile(r"(?i)url\(\s*['\"]?(.*?)['\"]?\s*\)")
 _FRAME_ID = re.compile(r"frame-(\d+)")
 
 
@@ -456,10 +489,16 @@ def _inline_svg(
             frames.add(at)
             if at == str(n_frames - 1):
                 element.set("class", "on last")
-    if missing := sorted({str(i) for i in range(n_frames)} - frames, key=int):
+    wanted = [str(i) for i in range(n_frames)]
+    if missing := [at for at in wanted if at not in frames]:
         raise InputError(
             f"scrubber {title!r} must have groups data-frame 0 to {n_frames - 1}, "
             f"got none for {', '.join(missing[:5])}"
+        )
+    if extra := sorted(frames.difference(wanted)):
+        raise InputError(
+            f"scrubber {title!r} must have no frame beyond the {n_frames} of its axes, got "
+            f"data-frame {', '.join(extra[:5])}; do the axes name all places?"
         )
     for name in ("width", "height", "version", "id", "class"):
         root.attrib.pop(name, None)
@@ -514,8 +553,15 @@ def _clean(element: ElementTree.Element, new_ids: Mapping[str, str], title: str)
         if name == "id":
             element.set("id", new_ids[value])
         elif name == "href":
-            element.set("href", value if value.startswith("data:image/") else point(value))
+            is_image = element.tag == "image" and _IMAGE.fullmatch(value)
+            element.set("href", value if is_image else point(value))
         else:
+            loads = None if name.startswith(("aria-", "data-")) else _LOADS.search(value)
+            if loads:
+                raise InputError(
+                    f"figure {title!r} must load nothing, got {loads[0]!r} in attribute {name}; "
+                    "leave it out"
+                )
             element.set(name, _URL.sub(lambda found: f"url({point(found[1])})", value))
 
 
@@ -526,7 +572,7 @@ def _pointer(new_ids: Mapping[str, str], title: str) -> Callable[[str], str]:
         if not reference.startswith("#"):
             raise InputError(
                 f"figure {title!r} must load nothing, got a reference to {reference[:60]!r}; "
-                "embed images as data:image/..."
+                "embed pixels as <image href='data:image/png;base64,...'>"
             )
         if reference[1:] not in new_ids:
             raise InputError(f"figure {title!r} points at {reference!r}, which it does not have")

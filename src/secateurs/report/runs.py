@@ -14,6 +14,7 @@ from secateurs.measures.regime import HISTOGRAM_EDGES
 from secateurs.measures.structure import column_norms
 from secateurs.report import figures
 from secateurs.report.page import (
+    Axis,
     Block,
     Cell,
     Facts,
@@ -21,6 +22,7 @@ from secateurs.report.page import (
     Scrubber,
     Section,
     Table,
+    Text,
     Value,
     render,
 )
@@ -75,10 +77,19 @@ def _arms(plan: Mapping[str, Any]) -> list[str]:
 
 
 def results(frame: pd.DataFrame, plan: Mapping[str, Any]) -> list[Block]:
-    """Return the usual tables of a plan, and accuracy against compression where it varies."""
-    value, arms, command = plan["value"], _arms(plan), plan["command"]
-    baseline = plan["baseline"] or (figures.DENSE if figures.DENSE in arms else arms[0])
+    """Return the usual tables of a plan, and accuracy against compression where it varies.
+
+    Cells that measure something else have no part in them.
+    """
+    value, command = plan["value"], plan["command"]
     column = f"test.{value}"
+    finished = set(frame["arm"])
+    frame = _measured(frame, [column, DATASET, SPLIT])
+    if frame.empty:
+        return [Text(paragraphs=f"No finished cell of this plan has {column}.")]
+    others = finished - set(frame["arm"])
+    arms = [arm for arm in _arms(plan) if arm not in others]
+    baseline = plan["baseline"] or (figures.DENSE if figures.DENSE in arms else arms[0])
     blocks: list[Block] = []
     ratios: list[float] = []
     if "config.compression" in frame:
@@ -134,6 +145,14 @@ def results(frame: pd.DataFrame, plan: Mapping[str, Any]) -> list[Block]:
     return blocks
 
 
+def _measured(frame: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+    """Return the rows that have a value in each of the columns; none where one is absent."""
+    if not set(columns) <= set(frame.columns):
+        return frame[:0]
+    rows: pd.DataFrame = frame.dropna(subset=list(columns))
+    return rows
+
+
 def _sections(
     store: Store, plan: Mapping[str, Any], blocks: Sequence[Block] | None
 ) -> list[Section]:
@@ -157,7 +176,8 @@ def _shown(frame: pd.DataFrame) -> pd.DataFrame:
 
     Of several compressions the one next to 8 is shown; a dense network only if it is all there is.
     """
-    tickets = frame[frame["kind"] == "TicketCell"]
+    tickets = _measured(frame, ["kind", DATASET, SPLIT, "config.compression"])
+    tickets = tickets[tickets["kind"] == "TicketCell"] if len(tickets) else tickets
     if tickets.empty:
         return tickets
     first = tickets[tickets[DATASET] == tickets[DATASET].iloc[0]]
@@ -227,8 +247,7 @@ def _regime(store: Store, plan: Mapping[str, Any], frame: pd.DataFrame) -> list[
             Scrubber(
                 title="Histogram of |w| over the search",
                 frames_svg=svg,
-                n_frames=len(labels),
-                labels=labels,
+                axes=[Axis("epoch", labels)],
                 alt="Histograms of the absolute weights, a frame for each epoch and a panel for "
                 "each search.",
                 caption=f"Figure 3 of the paper: weights that leave the bulk are what magnitude "
@@ -294,7 +313,10 @@ def _cost(store: Store, plan: Mapping[str, Any], frame: pd.DataFrame) -> list[Bl
     done = set() if frame.empty else set(frame["key"])
     found = [{"key": name} for name in names if name in done]
     searches: dict[str, None] = {}
+    tickets = set(frame.loc[frame["kind"] == "TicketCell", "key"]) if "kind" in frame else set()
     for run in found:
+        if run["key"] not in tickets:
+            continue
         cell = store.cell(run["key"])
         if isinstance(cell, TicketCell) and cell.search_cell is not None:
             searches[key(cell.search_cell)] = None
@@ -305,18 +327,17 @@ def _cost(store: Store, plan: Mapping[str, Any], frame: pd.DataFrame) -> list[Bl
     if failed:
         items["cells failed"] = f"{len(failed):,}"
     if not whole.empty:
-        items |= {
-            "searches behind them": f"{len(searches):,}",
-            "core-hours": f"{whole['cpu_seconds'].sum() / 3600:.2f}",
-            "training": f"{whole['flops'].sum():.2e} FLOPs" if "flops" in whole else "none",
-            "most memory": f"{whole['peak_memory'].max() / 2**20:,.0f} MiB",
-            "devices": ", ".join(sorted(set(whole["device"]))),
-            "machines": ", ".join(sorted(set(whole["machine"]))),
-            "source": ", ".join(sorted(set(whole["git"].dropna()))) or "no checkout",
-        }
+        items["searches behind them"] = f"{len(searches):,}"
+        if "cpu_seconds" in whole:
+            items["core-hours"] = f"{whole['cpu_seconds'].sum() / 3600:.2f}"
+        items["training"] = f"{whole['flops'].sum():.2e} FLOPs" if "flops" in whole else "none"
+        if "peak_memory" in whole:
+            items["most memory"] = f"{whole['peak_memory'].max() / 2**20:,.0f} MiB"
+        items["devices"] = _several(whole, "device") or "unknown"
+        items["machines"] = _several(whole, "machine") or "unknown"
+        items["source"] = _several(whole, "git") or "no checkout"
         for column in (name for name in whole.columns if name.startswith("versions.")):
-            versions = ", ".join(sorted(set(whole[column].dropna())))
-            items[column.removeprefix("versions.")] = versions
+            items[column.removeprefix("versions.")] = _several(whole, column)
     if plan["command"]:
         items["command"] = plan["command"]
     blocks: list[Block] = [Facts(title="Facts", items=items)]
@@ -330,22 +351,29 @@ def _cost(store: Store, plan: Mapping[str, Any], frame: pd.DataFrame) -> list[Bl
     return blocks
 
 
+def _several(frame: pd.DataFrame, column: str) -> str:
+    """Return the different values of a column, "" where there are none."""
+    return ", ".join(sorted(set(frame[column].dropna()))) if column in frame else ""
+
+
 def _cells(plan: Mapping[str, Any], frame: pd.DataFrame) -> Table:
     column = f"test.{plan['value']}"
     listed = frame.head(_LISTED)
     r = "config.compression"
-    rows: list[list[Cell]] = [
-        [
-            row["key"],
-            row["arm"],
-            row[DATASET].removeprefix("sklearn:"),
-            int(row[SPLIT]),
-            None if r not in row or pd.isna(row[r]) else float(row[r]),
-            Value(100 * row[column]),
-            Value(row["seconds"], digits=1),
-        ]
-        for row in listed.to_dict("records")
-    ]
+    rows: list[list[Cell]] = []
+    for row in listed.to_dict("records"):
+        has = {name: value for name, value in row.items() if _is_told(value)}
+        rows.append(
+            [
+                row["key"],
+                row["arm"],
+                str(has[DATASET]).removeprefix("sklearn:") if DATASET in has else None,
+                int(has[SPLIT]) if SPLIT in has else None,
+                float(has[r]) if r in has else None,
+                Value(100 * has[column]) if column in has else None,
+                Value(has["seconds"], digits=1) if "seconds" in has else None,
+            ]
+        )
     rest = len(frame) - len(listed)
     word = plan["value"].replace("_", " ")
     return Table(
@@ -354,3 +382,7 @@ def _cells(plan: Mapping[str, Any], frame: pd.DataFrame) -> Table:
         rows=rows,
         note=f"{rest:,} more are not listed." if rest else "",
     )
+
+
+def _is_told(value: Any) -> bool:
+    return not (value is None or (isinstance(value, float) and np.isnan(value)))
