@@ -410,3 +410,28 @@ def test_a_mean_of_factors_is_geometric_and_only_of_positive_numbers():
     assert mean_of_sets(cells.assign(**{"size.bytes": 0}), "size.bytes", geometric=True) is None
     assert mean_of_sets(cells, "seconds") is None
     assert mean_of_sets(cells.assign(seconds=np.nan), "seconds", geometric=True) is None
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        lambda cells: arms_by_dataset(cells, "r2", arms=["dense"], title="t"),
+        lambda cells: arms_summary(cells, "r2", arms=["dense"], baseline="dense", title="t"),
+        lambda cells: endpoints(
+            cells, "r2", [EndpointSpec(name="e", arm="IUNet", baseline="dense")], title="t"
+        ),
+    ],
+)
+def test_a_value_that_no_cell_measures_is_refused_by_name(table):
+    with pytest.raises(InputError, match=r"a table of test\.r2 needs cells that measure it"):
+        table(frame())
+
+
+def test_cells_of_another_kind_are_refused_by_what_they_lack():
+    with pytest.raises(InputError, match=r"these lack rows\.dataset, rows\.split, seed"):
+        chosen(pd.DataFrame({"arm": ["a"], "tried": [1]}), "accuracy")
+
+
+def test_without_searches_the_regime_has_no_rows():
+    cells = frame().drop(columns="size.density")
+    assert regime_by_dataset(cells, arms=["dense", "IUNet"], title="t").rows == []

@@ -291,6 +291,6 @@ def _cells(store: Store) -> pd.DataFrame:
             "no cell of a plan is finished"
         )
     cells = pd.concat([frame for frame in frames if len(frame)], ignore_index=True)
-    for name in cells.select_dtypes(object):
+    for name in cells.columns[cells.dtypes == "object"]:
         cells[name] = cells[name].map(lambda v: json.dumps(v) if isinstance(v, tuple) else v)
     return cells

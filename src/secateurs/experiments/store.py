@@ -313,7 +313,7 @@ class Store:
             if name not in flat and self.finished(name):
                 flat[name] = {"key": name}
                 spec = self._json(name, _SPEC)
-                if "rows" not in spec:  # a probe's rows are those of its ticket
+                if "rows" not in spec and "ticket" in spec:  # a probe's rows are its ticket's
                     spec["rows"] = spec["ticket"]["rows"]
                 _flatten(spec, flat[name])
                 _flatten(self.result(name), flat[name])

@@ -42,7 +42,8 @@ def chosen(frame: pd.DataFrame, value: str, *, by: Sequence[str] = ()) -> pd.Dat
         by: further columns within which to choose, such as "config.compression".
 
     Raises:
-        InputError: several configurations and no validation rows to choose on.
+        InputError: several configurations and no validation rows to choose on, or no column of
+            the arm, data set, split or seed.
 
     >>> frame = pd.DataFrame({
     ...     "arm": "a", "tried": 1, "rows.dataset": "d", "rows.split": 0, "seed": 0,
@@ -51,6 +52,12 @@ def chosen(frame: pd.DataFrame, value: str, *, by: Sequence[str] = ()) -> pd.Dat
     [[0.6, 2.0]]
     """
     group = ["arm", DATASET, SPLIT, "seed", *by]
+    lacking = [name for name in group if name not in frame]
+    if lacking:
+        raise InputError(
+            f"cells must have the columns {', '.join(group)}, these lack {', '.join(lacking)}; "
+            "leave cells of other kinds out"
+        )
     counts = frame.groupby(group, dropna=False)["arm"].transform("size")
     if (counts == 1).all():
         return frame
@@ -147,6 +154,13 @@ def choose_arm(
     return mine.assign(arm=name, tried=len(arms)).reset_index(drop=True)
 
 
+def _having(frame: pd.DataFrame, column: str) -> pd.DataFrame:
+    """Return the frame if it has a column of values: cells of some kinds measure something else."""
+    if column not in frame:
+        raise InputError(f"a table of {column} needs cells that measure it, got none")
+    return frame
+
+
 def _percent(mean: float, error: float | None, note: str = "") -> Value:
     scaled = None if error is None or not np.isfinite(error) else 100 * error
     return Value(100 * mean, error=scaled, note=note)
@@ -176,9 +190,12 @@ def arms_by_dataset(
         side: "test" or "validation".
         published: percentages by (data set, arm), shown below our own.
         command: that reproduces it.
+
+    Raises:
+        InputError: no column of the value, or whatever `chosen` refuses.
     """
-    best = chosen(frame, value)
     column = f"{side}.{value}"
+    best = chosen(_having(frame, column), value)
     published = published or {}
     rows: list[list[Cell]] = []
     for dataset in best[DATASET].unique():
@@ -318,15 +335,16 @@ def arms_summary(
         command: that reproduces it.
 
     Raises:
-        InputError: an unknown column, or whatever `chosen` and `statistics.compare` refuse.
+        InputError: an unknown column, no column of the value, or whatever `chosen` and
+            `statistics.compare` refuse.
     """
     unknown = [name for name in columns if name not in _COLUMNS]
     if unknown:
         raise InputError(
             f"columns must be among {', '.join(SUMMARY_COLUMNS)}, got {', '.join(unknown)}"
         )
-    best = chosen(frame, value)
     column = f"{side}.{value}"
+    best = chosen(_having(frame, column), value)
     present = [arm for arm in arms if arm in set(best["arm"])]
     seeds = best.groupby(["arm", DATASET, SPLIT])[column].mean().reset_index()
     against: dict[str, Any] = {}
@@ -442,12 +460,13 @@ def endpoints(
         command: that reproduces it.
 
     Raises:
-        InputError: no endpoint, or whatever `chosen` and `statistics.endpoint` refuse.
+        InputError: no endpoint, no column of the value, or whatever `chosen` and
+            `statistics.endpoint` refuse.
     """
     if not specs:
         raise InputError("endpoints needs an endpoint, got none; pass EndpointSpec(...)")
-    best = chosen(frame, value)
     column = f"{side}.{value}"
+    best = chosen(_having(frame, column), value)
     means = best.groupby(["arm", DATASET, SPLIT])[column].mean().reset_index()
     found: list[statistics.Endpoint | None] = [
         statistics.endpoint(
@@ -579,6 +598,9 @@ def regime_by_dataset(
         command: that reproduces it.
     """
     moved, overlap = "regime.weight_movement", "regime.start_mask_overlap"
+    needed = {"size.density", moved, overlap, "test.accuracy", DATASET}
+    if not needed <= set(frame.columns):  # no cell of them searched
+        frame = pd.DataFrame(columns=[*needed, "arm"], dtype=np.float64)
     pruned = frame[(frame["size.density"] < 1) & frame[moved].notna()]
     means = pruned.groupby([DATASET, "arm"])[[moved, overlap, "test.accuracy"]].mean()
     rows: list[list[Cell]] = [
