@@ -181,7 +181,7 @@ def test_views_that_no_objective_asks_for_are_no_part_of_a_cell():
     [
         (
             {"kind": "Cell"},
-            "kind must be one of SearchCell, TicketCell, PeerCell, ProbeCell, got 'Cell'",
+            "kind must be one of SearchCell, .*, StudentTeacherCell, got 'Cell'",
         ),
         ({}, "rows must be given; it has no default"),
         ({"rows": {}}, "rows.dataset must be given"),

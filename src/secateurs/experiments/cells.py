@@ -19,7 +19,7 @@ from secateurs import device as devices
 from secateurs.data.batches import batch_spans
 from secateurs.data.views import View, compose, corruption, pixel_corruption, shift
 from secateurs.errors import InputError
-from secateurs.experiments import material, peers, probes, trained
+from secateurs.experiments import material, peers, probes, student_teacher, trained
 from secateurs.experiments.following import follow, followed
 from secateurs.experiments.record import (
     environment,
@@ -33,6 +33,7 @@ from secateurs.experiments.spec import (
     PeerCell,
     ProbeCell,
     SearchCell,
+    StudentTeacherCell,
     TicketCell,
     key,
     needs,
@@ -397,6 +398,8 @@ def _compute(cell: Cell, store: Store, device: str | None) -> Outcome:
             outcome = _ensemble(cell, store) if cell.members else _ticket(cell, store, where)
         elif isinstance(cell, ProbeCell):
             outcome = probes.probe(cell, store, where)
+        elif isinstance(cell, StudentTeacherCell):
+            outcome = student_teacher.study(cell, where)
         else:
             outcome = _peer(cell)
     spent: dict[str, Any] = {
@@ -404,7 +407,11 @@ def _compute(cell: Cell, store: Store, device: str | None) -> Outcome:
         "cpu_seconds": time.process_time() - cpu,
         "peak_memory": peak_memory(),
         "device": str(where),
-        "data": prepare(cell.rows).digest,
+        "data": (
+            student_teacher.digest(cell.rows)
+            if isinstance(cell, StudentTeacherCell)
+            else prepare(cell.rows).digest
+        ),
         "pid": os.getpid(),
     }
     if where.type == "cuda":

@@ -12,7 +12,7 @@ from secateurs.data.batches import Data
 from secateurs.data.images import read_images
 from secateurs.data.tables import Table, read_table
 from secateurs.errors import InputError
-from secateurs.experiments import probes
+from secateurs.experiments import probes, student_teacher
 from secateurs.experiments.spec import (
     Cell,
     ImageRows,
@@ -20,6 +20,7 @@ from secateurs.experiments.spec import (
     ProbeCell,
     Rows,
     SearchCell,
+    StudentTeacherCell,
     TicketCell,
 )
 from secateurs.training import PhaseConfig
@@ -106,6 +107,8 @@ def estimate(cell: Cell) -> float:
 
     A cell whose table cannot be read costs nothing: it will say so itself.
     """
+    if isinstance(cell, StudentTeacherCell):
+        return student_teacher.n_steps(cell) * student_teacher.step_seconds(cell.rows, cell.width)
     try:
         n_rows, n_columns = _shape(cell.rows)
     except InputError:

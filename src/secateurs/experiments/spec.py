@@ -34,6 +34,9 @@ __all__ = [
     "Rows",
     "Run",
     "SearchCell",
+    "StudentArm",
+    "StudentTeacherCell",
+    "TaskRows",
     "TicketCell",
     "cell_from_json",
     "key",
@@ -299,9 +302,79 @@ class ProbeCell:
         return self.ticket.rows
 
 
-Cell = SearchCell | TicketCell | PeerCell | ProbeCell
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TaskRows:
+    """Rows that a teacher made, drawn from N(0, I); see `networks.teacher.draw_task`.
+
+    Args:
+        dataset: the teacher's four neurons look at 4 inputs each, or at all.
+        split: seed of the teacher and of the rows.
+        n_inputs: inputs.
+        n_train: rows that are trained on.
+        n_test: rows that are tested.
+    """
+
+    dataset: Literal["sparse teacher", "dense teacher"]
+    split: int = 0
+    n_inputs: int = 24
+    n_train: int = 384
+    n_test: int = 512
+
+
+StudentArm = Literal["ticket", "no rewind", "re-init", "shuffled", "top start"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StudentTeacherCell:
+    """Students of one teacher at several alphas, dense and pruned in rounds; see `student_teacher`.
+
+    Args:
+        rows: the task.
+        n_seeds: tasks and starts of the seeds from `rows.split` on, in one stack.
+        width: hidden units.
+        readout: "ntk" or "mean_field"; see `networks.teacher.readout_scale`.
+        alphas: of the objective, each a line of its own.
+        arms: what is trained at each density, the ticket among them.
+        rounds: prunings.
+        kept: share that each leaves of the hidden weights.
+        steps: of each training.
+        follow: the round whose features are followed, and whose masks are trained at every other
+            alpha; 0 is none.
+        n_heatmap_rows: rows whose preactivations are kept at the followed round; 0 is none.
+    """
+
+    rows: TaskRows
+    n_seeds: int = 1
+    width: int = 64
+    readout: Literal["ntk", "mean_field"] = "ntk"
+    alphas: tuple[float, ...] = (0.05, 0.2, 1.0, 5.0, 25.0)
+    arms: tuple[StudentArm, ...] = ("ticket", "no rewind", "re-init", "shuffled", "top start")
+    rounds: int = 8
+    kept: float = 0.7
+    steps: int = 2_000
+    follow: int = 6
+    n_heatmap_rows: int = 0
+
+    def __post_init__(self) -> None:
+        if "ticket" not in self.arms or len(set(self.arms)) < len(self.arms):
+            raise InputError(f"arms must be distinct, 'ticket' among them, got {self.arms}")
+        if not self.alphas or min(self.alphas) <= 0 or len(set(self.alphas)) < len(self.alphas):
+            raise InputError(f"alphas must be distinct positive numbers, got {self.alphas}")
+        if not 0 < self.kept < 1 or not 0 <= self.follow <= self.rounds:
+            raise InputError(
+                "kept must be in (0, 1) and follow from 0 to rounds, got "
+                f"{self.kept:g} and {self.follow} of {self.rounds}"
+            )
+        if min(self.n_seeds, self.width, self.steps) < 1:
+            raise InputError(
+                "n_seeds, width and steps must be at least 1, got "
+                f"{self.n_seeds}, {self.width} and {self.steps}"
+            )
+
+
+Cell = SearchCell | TicketCell | PeerCell | ProbeCell | StudentTeacherCell
 _KINDS: dict[str, type[Any]] = {
-    kind_of(cls): cls for cls in (SearchCell, TicketCell, PeerCell, ProbeCell)
+    kind_of(cls): cls for cls in (SearchCell, TicketCell, PeerCell, ProbeCell, StudentTeacherCell)
 }
 
 
@@ -359,6 +432,8 @@ def title(cell: Cell) -> str:
         return f"{where}: {cell.model}"
     if isinstance(cell, ProbeCell):
         return f"{title(cell.ticket)}, probed"
+    if isinstance(cell, StudentTeacherCell):
+        return f"{where}: students of {cell.width}, {cell.readout}"
     sizes = "-".join(map(str, cell.widths))
     if len(cell.widths) > 2 and len(set(cell.widths)) == 1:
         sizes = f"{len(cell.widths)}x{cell.widths[0]}"
