@@ -45,14 +45,14 @@ __all__ = ["DENSE", "digest", "n_steps", "step_seconds", "study"]
 
 DENSE = "dense"
 
-FEATURE_ROWS, KERNEL_ROWS = 256, 128
+_FEATURE_ROWS, _KERNEL_ROWS = 256, 128
 """Test rows on which preactivations and kernels are compared."""
 
-ALPHA_STAR = 1.0
+_ALPHA_STAR = 1.0
 """Alpha below which the learning rate shrinks with it: of a width of 64, and of all with the
 mean-field readout."""
 
-N_KEPT, N_TIMES = 18, 6
+_N_KEPT, _N_TIMES = 18, 6
 """Log-spaced steps at which features are compared, and at which heatmaps are kept."""
 
 
@@ -132,7 +132,7 @@ class _Bench:
 
     @property
     def steps_kept(self) -> list[int]:
-        return log_spaced(self.cell.steps, N_KEPT)
+        return log_spaced(self.cell.steps, _N_KEPT)
 
 
 def _bench(cell: StudentTeacherCell, device: torch.device) -> _Bench:
@@ -167,7 +167,7 @@ def _bench(cell: StudentTeacherCell, device: torch.device) -> _Bench:
     first = tuple(layer[::n_alphas] for layer in start)
     lazy = stacked.largest_eigenvalues(first, x[::n_alphas], scales=scales)
     rates = [
-        lr_at(alpha, lr=1 / float(top), alpha_star=ALPHA_STAR, n_layers=2)
+        lr_at(alpha, lr=1 / float(top), alpha_star=_ALPHA_STAR, n_layers=2)
         for top, alpha in zip(lazy.repeat_interleave(n_alphas).tolist(), alphas, strict=True)
     ]
     return _Bench(
@@ -301,7 +301,7 @@ def _scaled(bench: _Bench, end: Layers, reference: Layers, x: Tensor) -> Tensor:
 
 def _preactivations(bench: _Bench, weights: Layers) -> Tensor:
     """Return [replicas, rows, units] of the first test rows."""
-    return stacked.hidden(weights, bench.x_test[:, :FEATURE_ROWS], scales=bench.scales)
+    return stacked.hidden(weights, bench.x_test[:, :_FEATURE_ROWS], scales=bench.scales)
 
 
 def _correlation(a: Tensor, b: Tensor, alive: Tensor) -> Tensor:
@@ -337,7 +337,7 @@ def _kernel_distance(bench: _Bench, done: _Done) -> Tensor:
     masks = (None if bool(done.mask.all()) else done.mask, None)
     before, after = (
         stacked.tangent_kernel(
-            w, bench.x_test[:, :KERNEL_ROWS], scales=bench.scales, masks=masks
+            w, bench.x_test[:, :_KERNEL_ROWS], scales=bench.scales, masks=masks
         ).double()
         for w in (done.reference, done.end)
     )
@@ -454,11 +454,11 @@ def _heatmaps(bench: _Bench, dense: _Done, arms: dict[str, _Done]) -> dict[str, 
     Rows are sorted by y, units as a clustering of the dense student's at the end has them; those of
     re-init are matched to them. 127 is `scale`; -128 marks a unit without inputs.
     """
-    cell, y = bench.cell, bench.y_test[0, :FEATURE_ROWS, 0].cpu()
+    cell, y = bench.cell, bench.y_test[0, :_FEATURE_ROWS, 0].cpu()
     order = y.argsort()
     rows = order[torch.linspace(0, len(order) - 1, cell.n_heatmap_rows).round().long()].numpy()
     steps = bench.steps_kept
-    at = sorted({0, *np.linspace(len(steps) / 3, len(steps) - 1, N_TIMES - 1).round().astype(int)})
+    at = sorted({0, *np.linspace(len(steps) / 3, len(steps) - 1, _N_TIMES - 1).round().astype(int)})
     times = [steps[i] for i in at]
     n_alphas = len(cell.alphas)
 
