@@ -168,6 +168,24 @@ def test_cross_entropy_equals_torch_and_a_hand_value():
     assert float(objectives.cross_entropy(two, torch.tensor([1]))) == pytest.approx(math.log(4 / 3))
 
 
+def test_mse_of_classes_is_about_centred_one_hot_targets():
+    outputs, y = torch.randn(5, 3, generator=torch.Generator().manual_seed(0)), torch.arange(5) % 3
+    by_hand = [
+        sum((float(outputs[i, j]) - ((j == int(y[i])) - 1 / 3)) ** 2 for j in range(3)) / 3
+        for i in range(5)
+    ]
+    assert float(objectives.mse(outputs, y)) == pytest.approx(sum(by_hand) / 5)
+
+
+def test_hinge_stops_at_a_margin_of_one():
+    logits = torch.tensor([[2.0, 0.9, 0.5], [2.0, 1.5, 0.0], [0.0, 3.0, 0.0]], requires_grad=True)
+    y = torch.tensor([0, 0, 0])
+    loss = objectives.hinge(logits, y)
+    assert loss.item() == pytest.approx((0 + 0.5 + 4) / 3)
+    (slope,) = torch.autograd.grad(loss, logits)
+    assert slope.tolist() == pytest.approx([[0, 0, 0], [-1 / 3, 1 / 3, 0], [-1 / 3, 1 / 3, 0]])
+
+
 def test_mse_takes_one_or_many_targets():
     outputs, y = torch.tensor([[1.0, 2.0], [3.0, 5.0]]), torch.tensor([[1.0, 0.0], [3.0, 3.0]])
     assert float(objectives.mse(outputs, y)) == 2

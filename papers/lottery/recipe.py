@@ -97,14 +97,16 @@ def rows(scale: str, dataset: str, seed: int, *, n_train: int | None = None) -> 
     return ImageRows(dataset=dataset, split=seed, n_validation=n_validation, n_train=n_train)
 
 
-def densities(scale: str, rounds: int, *, scope: Scope = "halved_last") -> tuple[float, ...]:
+def densities(
+    scale: str, rounds: int, *, scope: Scope = "halved_last", rate: float = 0.2
+) -> tuple[float, ...]:
     """Return the densities after each round of 20%, or of 10% in a last layer that is halved."""
     first, second = SCALES[scale].widths
     n_inputs = 64 if scale == "smoke" else 784
     last = second * 10 if scope == "halved_last" else 0
     share = last / (n_inputs * first + first * second + last)
-    target = (1 - share) * 0.8**rounds + share * 0.9**rounds
-    return geometric(target, last_share=share)
+    target = (1 - share) * (1 - rate) ** rounds + share * (1 - rate / 2) ** rounds
+    return geometric(target, rate=rate, last_share=share)
 
 
 def in_rounds(base: TicketConfig, kept: tuple[float, ...]) -> TicketConfig:

@@ -13,7 +13,17 @@ _DICTS = {
     "objectives": ("LOSSES", "CONTRASTIVE"),
 }
 
-_MEASURES = ("quality", "size", "regime", "structure", "statistics")
+_MEASURES = (
+    "quality",
+    "size",
+    "regime",
+    "kernel",
+    "representation",
+    "preactivations",
+    "connectivity",
+    "structure",
+    "statistics",
+)
 
 
 def listed(topic: str, folder: Path = Path("runs")) -> dict[str, str]:
