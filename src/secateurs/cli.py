@@ -130,6 +130,8 @@ def _add_options(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--dry-run", action="store_true", help="only say what is to do")
     told = "run nothing: draw what is finished, of a run that is under way, say"
     verb.add_argument("--finished", action="store_true", help=told)
+    told = "also write each figure there, as an SVG file"
+    verb.add_argument("--figures", metavar="DIR", type=Path, help=told)
     verb.add_argument("--quiet", action="store_true", help="print failures only")
 
 
@@ -407,6 +409,7 @@ def _options(args: argparse.Namespace) -> Any:
         device=args.device,
         dry_run=args.dry_run,
         finished=args.finished,
+        figures=args.figures,
         quiet=args.quiet,
     )
 

@@ -3,6 +3,7 @@
 import html
 import json
 import sys
+from xml.etree import ElementTree
 
 import pandas as pd
 import pytest
@@ -186,6 +187,29 @@ def test_a_paper_runs_at_its_scale_and_smoke_is_stamped(paper, tmp_path, capsys)
     assert "not evidence" not in (out / "table_0-small.html").read_text()
     (plan,) = (one for one in Store(out).plans() if one["name"] == "table_0-small")
     assert plan["value"] == "accuracy"
+
+
+def test_figures_become_files(paper, tmp_path, capsys):
+    paper.write_text(
+        paper.read_text()
+        + """
+
+def figure(frame):
+    from secateurs.report.figures import pair_matrix
+    from secateurs.report.page import Figure
+
+    svg = pair_matrix(["a", "b"], [[0.0, 1.0], [1.0, 0.0]])
+    return [Figure(title="Two: a & b", svg=svg, alt="Two."), Figure(title="Two a b", svg=svg,
+        alt="Two.")]
+"""
+    )
+    out, folder = tmp_path / "runs", tmp_path / "figures"
+    command = ["paper", str(paper), "--out", str(out), "--scale", "smoke", "--jobs", "1"]
+    assert main([*command, "--figures", str(folder)]) == 0
+    assert sorted(path.name for path in folder.iterdir()) == ["two-a-b-2.svg", "two-a-b.svg"]
+    for path in folder.iterdir():
+        assert ElementTree.parse(path).getroot().tag.endswith("svg")
+    assert f"figure: {folder / 'two-a-b.svg'}" in capsys.readouterr().out
 
 
 @pytest.fixture

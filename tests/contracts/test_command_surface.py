@@ -21,6 +21,7 @@ ENGINE = [
     "--device NAME",
     "--dry-run",
     "--finished",
+    "--figures DIR",
     "--quiet",
 ]
 

@@ -21,7 +21,7 @@ from secateurs.experiments.progress import RunProgress
 from secateurs.experiments.run import Summary, plan_line, run
 from secateurs.experiments.spec import Run, key, read_toml
 from secateurs.experiments.store import Plan, Store
-from secateurs.report.page import Block, Table, write
+from secateurs.report.page import Block, Table, write, write_figures
 from secateurs.report.runs import page, results, store_page
 from secateurs.report.tables import reported_text
 
@@ -39,6 +39,7 @@ class Options:
         cluster, num_gpus, device: see `secateurs.experiments.run.run`.
         dry_run: only tell what is to do.
         finished: run nothing, draw what is finished.
+        figures: folder to write each figure to as an SVG file; None writes none.
         quiet: print failures only.
     """
 
@@ -48,6 +49,7 @@ class Options:
     device: str | None = None
     dry_run: bool = False
     finished: bool = False
+    figures: Path | None = None
     quiet: bool = False
 
     def __post_init__(self) -> None:
@@ -111,6 +113,9 @@ def _close(
             options.say(f"\n{block.title}\n{reported_text(block)}\n{block.note}")
     path = store.root / f"{plan.name}.html"
     write(path, page(store, written, blocks))
+    if options.figures is not None:
+        for picture in write_figures(options.figures, blocks):
+            options.say(f"figure: {picture}")
     if plan.stamp:
         options.say(f"\n{plan.stamp}")
     options.say(

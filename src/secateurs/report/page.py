@@ -35,6 +35,7 @@ __all__ = [
     "Value",
     "render",
     "write",
+    "write_figures",
 ]
 
 
@@ -256,8 +257,8 @@ def render(
     )
 
 
-def write(path: Path, html: str) -> None:
-    """Write a page to `path`, whole or not at all.
+def write(path: Path, text: str) -> None:
+    """Write a page, or a picture, to `path`, whole or not at all.
 
     Raises:
         InputError: not writable or disk full; an older file is intact.
@@ -265,9 +266,31 @@ def write(path: Path, html: str) -> None:
     from secateurs.checkpoint import write_atomic  # brings torch, which no page needs
 
     def fill(temporary: Path) -> None:
-        temporary.write_bytes(html.encode("utf-8", errors="replace"))
+        temporary.write_bytes(text.encode("utf-8", errors="replace"))
 
     write_atomic(path, fill)
+
+
+def write_figures(folder: Path, blocks: Sequence[Block]) -> list[Path]:
+    """Write each figure as an SVG file of its own, named by the words of its title.
+
+    For papers and documents; a picture with sliders has no file.
+
+    Raises:
+        InputError: not writable or disk full.
+
+    >>> import tempfile
+    >>> figure = Figure(title="Who finds?", svg="<svg/>", alt="An example.")
+    >>> [path.name for path in write_figures(Path(tempfile.mkdtemp()), [figure])]
+    ['who-finds.svg']
+    """
+    names = _Names()
+    written = []
+    for block in blocks:
+        if isinstance(block, Figure):
+            written.append(folder / f"{names.unique(block.title).removeprefix('s-')}.svg")
+            write(written[-1], block.svg)
+    return written
 
 
 # ---- blocks as the template reads them ---------------------------------------------------------
