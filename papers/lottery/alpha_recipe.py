@@ -73,7 +73,11 @@ SCALES = {
     ),
 }  # fmt: skip
 
-CHOSEN: dict[tuple[str, int | None], dict[float | None, float]] = {}
+CHOSEN: dict[tuple[str, int | None], dict[float | None, float]] = {
+    ("fashion_mnist", 1_000): {PLAIN: 0.03, 1 / 16: 0.1, 1 / 4: 0.03, 1: 0.03, 4: 0.1, 16: 0.03},
+    ("mnist", 1_000): {PLAIN: 0.03, 1 / 16: 0.1, 1 / 4: 0.1, 1: 0.03, 4: 0.1, 16: 0.03},
+    ("mnist", None): {PLAIN: 0.01, 1 / 16: 0.03, 1 / 4: 0.03, 1: 0.03, 4: 0.03, 16: 0.1},
+}
 """Rate of each regime by task, before the rule: `alpha_tune.py` chose them on validation images of
 other seeds; .03 where none is."""
 
