@@ -25,7 +25,7 @@ from secateurs import estimator as estimator_module
 from secateurs import masks, model_directory, recipes, training
 from secateurs.command.comparison import folder_bytes
 from secateurs.data.tables import check_classes
-from secateurs.errors import CollapseWarning, InputError, TimeLimitWarning
+from secateurs.errors import CollapseWarning, InputError, RegimeWarning, TimeLimitWarning
 from secateurs.estimator import TicketClassifier, TicketRegressor
 
 FAST = {"widths": (16,), "search_epochs": 2, "finetune_epochs": 7, "random_state": 0}
@@ -537,7 +537,7 @@ INVALID = {
     "val_fraction": [1, -0.1, "x", math.nan, None],
     "time_limit": [0, -1, "x", math.nan],
     "preset": ["x", 3, ["paper"]],
-    "regime": ["x", 3, ["rich"]],
+    "regime": ["x", 0, -1.5, math.nan, math.inf, True, ["rich"]],
     "criterion": ["x", 3, None],
     "rewind": ["x", 3, None, "step:-1", "step:"],
     "precision": ["fp16", 16, None],
@@ -916,6 +916,98 @@ def test_lazy_moves_less_than_rich():
     assert lazy["start_mask_overlap"] > rich["start_mask_overlap"]
 
 
+STEERED = {"widths": (32, 32), "search_epochs": 20, "finetune_epochs": 1, "batch_size": 16}
+
+
+def test_auto_is_its_target_and_the_summary_tells_how_it_was_reached():
+    X, y = numbers()
+    auto = classifier(**STEERED, regime="auto").fit(X, y)
+    number = classifier(**STEERED, regime=np.float64(recipes.AUTO_MOVEMENT)).fit(X, y)
+    assert same(auto, number, X)
+    told = auto.summary_
+    assert (told["regime_asked"], told["regime"]) == ("auto", "rich")
+    assert number.summary_["regime_asked"] == recipes.AUTO_MOVEMENT
+    assert told["movement_target"] == recipes.AUTO_MOVEMENT
+    assert told["weight_movement"] == pytest.approx(recipes.AUTO_MOVEMENT, rel=0.25)
+    assert told["pilots"][0][0] == 0.01  # the recipe's rate comes first
+    assert [told["search_lr"], pytest.approx(told["weight_movement"])] in told["searches"]
+    searched = auto.history_[auto.history_["phase"] == "search"]
+    assert set(searched["lr"]) == {told["search_lr"]}
+    assert told["search_epochs"] == len(searched) == 20
+    assert "pilot" not in set(auto.history_["phase"])
+
+
+def test_a_target_is_the_plain_search_at_the_rate_that_was_found():
+    X, y = numbers()
+    found = classifier(**STEERED, regime=0.5).fit(X, y)
+    plain = classifier(**STEERED, search_lr=found.summary_["search_lr"]).fit(X, y)
+    assert same(found, plain, X)
+    assert "pilots" not in plain.summary_
+    assert plain.summary_["weight_movement"] == found.summary_["weight_movement"]
+
+
+def test_targets_order_the_regimes():
+    X, y = numbers()
+    little, much = (classifier(**STEERED, regime=target).fit(X, y) for target in (0.05, 2.0))
+    rates = [clf.summary_["search_lr"] for clf in (little, much)]
+    assert rates[0] < rates[1]
+    overlaps = [clf.summary_["start_mask_overlap"] for clf in (little, much)]
+    assert overlaps[0] > overlaps[1]
+
+
+@pytest.mark.parametrize("conflict", [{"search_lr": 0.5}, {"init_scale": 0.5}])
+@pytest.mark.parametrize("regime", ["auto", 0.5])
+def test_a_target_beside_what_it_sets_is_refused(regime, conflict):
+    X, y = numbers()
+    clf = classifier(regime=regime, **conflict)
+    refused("leave both at their defaults, or regime at None", clf.fit, X, y)
+
+
+def test_a_steered_fit_resumes_and_a_steered_ensemble_is_one_of_many_pilots(tmp_path):
+    X, y = numbers()
+    several = classifier(**STEERED, regime=0.5, n_tickets=2, checkpoint_dir=tmp_path)
+    one = several.fit(X, y)
+    assert {p.name.split("-")[0] for p in (tmp_path / "ticket-1").iterdir()} == {
+        "pilot", "search", "density",
+    }  # fmt: skip
+    assert same(several.fit(X, y), one, X)
+
+
+def lazily(**parameters):
+    return classifier(**{"widths": (64,), "search_lr": 1e-4, **parameters})
+
+
+def test_a_lazy_search_is_told():
+    X, y = numbers()
+    with pytest.warns(
+        RegimeWarning, match=r"stayed lazy: its weights moved by .* regime='auto'"
+    ) as w:
+        clf = lazily().fit(X, y)
+    assert w[0].filename == __file__
+    assert clf.summary_["regime"] == "lazy"
+    with pytest.warns(RegimeWarning):
+        regressor(search_lr=1e-4).fit(X, X[:, 0])
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"search_epochs": 0},
+        {"compression": 1},
+        {"search_lr": None, "regime": "lazy"},
+        {"search_lr": None, "regime": 0.02, "search_epochs": 20},
+        {"search_lr": None, "regime": "auto", "search_epochs": 20},
+    ],
+)
+def test_of_what_was_asked_for_or_never_searched_nothing_is_said(parameters):
+    X, y = numbers()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RegimeWarning)
+        clf = lazily(**parameters).fit(X, y)
+    if clf.summary_["weight_movement"] is None:
+        assert clf.summary_["regime"] is None
+
+
 # Views
 
 
@@ -1059,6 +1151,7 @@ def test_collapse_warns():
     X, y = numbers()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        warnings.simplefilter("ignore", RegimeWarning)
         clf = classifier(finetune_lr=1e-2).fit(X, y)
     assert clf.summary_["n_classes_predicted"] == 2
 

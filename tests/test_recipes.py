@@ -1,4 +1,4 @@
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 
@@ -27,6 +27,23 @@ def test_a_regime_wins_over_the_preset(preset, regime):
     recipe = resolve(SMALL, preset=preset, regime=regime, given={})
     assert {name: getattr(recipe, name) for name in REGIMES[regime]} == REGIMES[regime]
     assert recipe.widths == PRESETS[preset or "default"].widths
+
+
+@pytest.mark.parametrize("preset", [None, "paper"])
+@pytest.mark.parametrize(
+    ("regime", "target"), [("auto", recipes.AUTO_MOVEMENT), (0.3, 0.3), (2, 2.0)]
+)
+def test_a_target_leaves_the_rest_of_the_recipe_alone(preset, regime, target):
+    plain = resolve(SMALL, preset=preset, regime=None, given={})
+    found = resolve(SMALL, preset=preset, regime=regime, given={})
+    assert plain.movement is None
+    assert found == replace(plain, movement=target)
+
+
+@pytest.mark.parametrize("regime", [0, -1.0, float("nan"), float("inf"), True])
+def test_a_target_is_a_positive_number(regime):
+    with pytest.raises(InputError, match="or a positive number"):
+        resolve(SMALL, preset=None, regime=regime, given={})
 
 
 @pytest.mark.parametrize("preset", [None, "paper"])

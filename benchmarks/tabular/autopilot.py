@@ -30,7 +30,7 @@ from sklearn.metrics import roc_auc_score
 
 from secateurs.experiments.arms import arm
 from secateurs.experiments.run import plan_line, run
-from secateurs.experiments.spec import Run
+from secateurs.experiments.spec import Run, key
 from secateurs.experiments.store import Store
 from secateurs.recipes import AUTO_MOVEMENT, LAZY_MOVEMENT, PRESETS
 from secateurs.report.tables import DATASET, SPLIT
@@ -41,7 +41,7 @@ RATES = (0.01 / 30, 0.001, 0.01 / 3, 0.01, 0.1 / 3, 0.1)
 COMPRESSIONS = (8, 32)
 BUNDLED = ("sklearn:wine", "sklearn:breast_cancer", "sklearn:digits")
 SETS = (*design.REPORTING, "kc1", *BUNDLED)
-SPLITS = {"tune": 3, "grid": 2, "report": 5}
+SPLITS = {"tune": 3, "grid": 1, "report": 3}
 BAD = 0.01
 CELLS = Path(__file__).parents[1] / "reports" / "2026-11-25-tabular-cells.csv.gz"
 VALUE = design.VALUE
@@ -84,8 +84,6 @@ def cells(stage: str) -> list[Run]:
 
 def frame(store: Store, stage: str) -> pd.DataFrame:
     """Return the finished cells of a stage."""
-    from secateurs.experiments.spec import key
-
     runs = [{"key": key(one.cell), "arm": one.arm, "tried": 1} for one in cells(stage)]
     return store.frame([one for one in runs if store.finished(one["key"])])
 
@@ -112,6 +110,8 @@ def summary(cells: pd.Series) -> str:
 def tune_table(store: Store) -> None:
     """Print the mean over tuning sets of each target, on validation rows."""
     found = frame(store, "tune")
+    if not len(found):
+        return
     value = f"validation.{VALUE}"
     wide = 100 * found.pivot_table(index="arm", columns=DATASET, values=value)
     wide.insert(0, "mean", wide.mean(axis=1))
@@ -201,7 +201,7 @@ def roc(tickets: pd.DataFrame, title: str) -> None:
 def roc_tables(store: Store) -> None:
     """Print the ROC over the cells at hand, and over the grid of rates."""
     old = pd.read_csv(CELLS)
-    old = old[old["kind"] == "TicketCell"]
+    old = old[old["kind"] == "TicketCell"].copy()
     old["twin"] = old["arm"].isin(["dense, lr 1e-3"]) | (
         (old["arm"] == "dense")
         & ~old[DATASET].isin(old.loc[old["arm"] == "dense, lr 1e-3", DATASET])
@@ -259,8 +259,9 @@ def main() -> None:
         asked = [one.cell for one in cells(options.stage)]
         print(plan_line(asked, store, jobs=options.jobs), flush=True)
         print(run(asked, store, jobs=options.jobs, device="cpu"), flush=True)
-    for show in (tune_table, roc_tables, report_table):
-        if options.stage in ("table", show.__name__.split("_")[0]):
+    shows = {"tune": tune_table, "grid": roc_tables, "report": report_table}
+    for stage, show in shows.items():
+        if options.stage in ("table", stage):
             show(store)
 
 

@@ -158,9 +158,11 @@ def _slope(attempts: Sequence[Attempt], target: float) -> float:
     near = sorted(attempts, key=lambda one: _off(one, target))[:2]
     if len(near) < 2 or near[0].rate == near[1].rate:
         return _FIRST_SLOPE
-    one, other = near
-    slope = math.log(one.movement / other.movement) / math.log(one.rate / other.rate)
-    return min(max(slope, _SLOPES[0]), _SLOPES[1])
+    return min(max(_secant(*near), _SLOPES[0]), _SLOPES[1])
+
+
+def _secant(one: Attempt, other: Attempt) -> float:
+    return math.log(one.movement / other.movement) / math.log(one.rate / other.rate)
 
 
 def next_rate(
@@ -187,15 +189,16 @@ def next_rate(
     at = _nearest(finite, target)
     below = max((one.rate for one in finite if one.movement <= target), default=0.0)
     above = min((one.rate for one in finite if one.movement > target), default=math.inf)
-    bracketed = 0 < below < above < math.inf
-    known = finite
-    if bracketed:
-        known = [one for one in finite if one.rate in (below, above)]
-    elif len(finite) == 1 and slopes:
-        known = [one for one in slopes if 0 < one.movement < math.inf]
-    factor = (target / at.movement) ** (1 / _slope(known, target))
+    if 0 < below < above < math.inf:
+        low, high = (next(a for a in finite if a.rate == rate) for rate in (below, above))
+        at, slope = low, _secant(low, high)
+    else:
+        enough = len(finite) > 1 or not slopes
+        known = finite if enough else [a for a in slopes if 0 < a.movement < math.inf]
+        slope = _slope(known, target)
+    factor = math.pow(target / at.movement, 1 / slope)
     rate = at.rate * min(max(factor, 1 / _STEP), _STEP)
-    if bracketed:
+    if below < above:
         rate = min(max(rate, below), above)
     return _rounded(min(rate, highest))
 
@@ -267,7 +270,7 @@ def steer(
         there = at_rate(phase, rate)
         pilots.append(_flown(run, there, n_rows=n_rows, moved=moved, deadline=until))
         rate = next_rate(pilots, target)
-        if _near(pilots[-1], target, _NEAR):
+        if _near(pilots[-1], target, _NEAR) or rate in [one.rate for one in pilots]:
             break
 
     searches: list[Attempt] = []

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from secateurs import __version__
 from secateurs.command import settings
-from secateurs.errors import CollapseWarning, InputError, TimeLimitWarning
+from secateurs.errors import CollapseWarning, InputError, RegimeWarning, TimeLimitWarning
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -208,6 +208,7 @@ def _warnings_in_one_line() -> Iterator[None]:
         warnings.simplefilter("default", UserWarning)
         warnings.simplefilter("always", CollapseWarning)
         warnings.simplefilter("always", TimeLimitWarning)
+        warnings.simplefilter("ignore", RegimeWarning)  # the line of the regime says it
         warnings.showwarning = show
         yield
 
