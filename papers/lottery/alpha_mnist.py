@@ -39,8 +39,8 @@ BASELINE = "LTH"
 PRIMARY = 6
 """The round of the primary endpoint: 4.9% of the weights are left."""
 
-CONTROL_ROUNDS, OTHER_ROUNDS = (2, 4, 6, 8), (4, 6)
-"""Rounds at whose densities there are controls, and methods without rounds."""
+CONTROL_ROUNDS = (2, 4, 6, 8)
+"""Rounds at whose densities there are controls."""
 
 CONTROLS = {
     "re-initialised": {"rewind": "random"},
@@ -48,15 +48,10 @@ CONTROLS = {
     "top-|start| mask": {"control": "top_start"},
 }
 OTHERS = ("SNIP", "GraSP", "SynFlow", "one-shot magnitude", "IUNet")
-"""Methods of `at_equal_steps.py` that are run plain, without an alpha."""
+"""Methods of `at_equal_steps.py`, where other densities are, that are run plain: no alpha."""
 
 CURVES_ONLY = {"controls": ("re-initialised", "shuffled mask"), "others": ("SNIP", "SynFlow")}
 """What is run beside the curves, at the primary density, where not every arm is."""
-
-
-def _among(rounds: Sequence[int], scale: str) -> list[int]:
-    most = SCALES[scale].rounds
-    return [n for n in rounds if n <= most] or [most]
 
 
 def _transferred(found: float, trained: float) -> str:
@@ -78,8 +73,8 @@ def _along_alpha(scale: str, task: Task) -> Iterator[tuple[str, TicketConfig]]:
         if alpha is None:
             continue
         controls = CONTROLS if task.every_arm else CURVES_ONLY["controls"]
-        for n in _among(CONTROL_ROUNDS, scale) if task.every_arm else (primary,):
-            for control in controls:
+        for n in sorted({*CONTROL_ROUNDS, primary}) if task.every_arm else (primary,):
+            for control in controls if n in tickets else ():
                 yield f"{control}, {name}", replace(tickets[n], **CONTROLS[control])
         if task.every_arm:
             for n in range(1, primary + 1):
@@ -102,14 +97,12 @@ def _others(scale: str, task: Task) -> Iterator[tuple[str, TicketConfig]]:
     plain = alpha_recipe.tuned(scale, task, alpha_recipe.PLAIN)
     base = replace(alpha_recipe.dense(plain), rewind="start", finetune=plain)
     primary = min(PRIMARY, SCALES[scale].rounds)
-    names = OTHERS if task.every_arm else CURVES_ONLY["others"]
-    for n in _among(OTHER_ROUNDS, scale) if task.every_arm else (primary,):
-        at = replace(base, compression=1 / alpha_recipe.densities(scale, n)[-1])
-        for name in names:
-            yield name, at_equal_steps.ARMS[name](at, (n + 1) * SCALES[scale].steps)
+    steps = (primary + 1) * SCALES[scale].steps
+    at = replace(base, compression=1 / alpha_recipe.densities(scale, primary)[-1])
+    for name in OTHERS if task.every_arm else CURVES_ONLY["others"]:
+        yield name, at_equal_steps.ARMS[name](at, steps)
     if task.every_arm:
-        longer = replace(plain, steps=(primary + 1) * SCALES[scale].steps)
-        yield "dense, equal steps", replace(base, finetune=longer)
+        yield "dense, equal steps", replace(base, finetune=replace(plain, steps=steps))
 
 
 def runs(scale: str) -> list[Run]:
