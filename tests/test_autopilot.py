@@ -163,6 +163,12 @@ def test_where_training_diverges_the_rate_is_halved():
     assert sum(one.movement == math.inf for one in steering.pilots) == 4
 
 
+def test_weights_that_nothing_moves_are_left_where_they_are():
+    trained, steering = steered(law(lambda rate, share: 0.0)[0], 0.3)
+    assert trained.snapshots == [0.0]
+    assert steering.kept.movement == 0
+
+
 def test_a_loss_that_is_never_finite_is_refused():
     with pytest.raises(InputError, match="search diverged at every learning rate down to"):
         steered(law(lambda rate, share: math.inf)[0], 0.3)

@@ -100,7 +100,7 @@ class Steering:
 
 def _off(attempt: Attempt, target: float) -> float:
     """Return by how much a movement is off, as a logarithm of positive sign."""
-    return abs(math.log(attempt.movement / target))
+    return abs(math.log(attempt.movement / target)) if attempt.movement else math.inf
 
 
 def _nearest(attempts: Sequence[Attempt], target: float) -> Attempt:
