@@ -55,11 +55,11 @@ REGIMES: dict[str, dict[str, float]] = {
     "lazy": {"search_lr": 1e-3, "init_scale": 1.0},
 }
 
-AUTO_MOVEMENT = 0.5
-"""Target of regime="auto"."""
+AUTO_MOVEMENT = 0.4
+"""Target of regime="auto": the best of .2, .4, .8 and 1.6 on validation rows of four tuning sets."""
 
 LAZY_MOVEMENT = 0.1
-"""Below this relative movement a search is called lazy."""
+"""Below this relative movement a search is called lazy: nine tenths of its mask are the start's."""
 
 
 def _batch_size(n_rows: int) -> int:
