@@ -12,7 +12,7 @@ import inspect
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, is_dataclass
 from functools import partial
 from pathlib import Path
@@ -389,7 +389,7 @@ def search(
     progress: Progress | None = None,
     watch: Watch | None = None,
     follow: Watch | None = None,
-    every: int = FOLLOW_STEPS,
+    every: int | Collection[int] = FOLLOW_STEPS,
     deadline: float = math.inf,
 ) -> Searched:
     """Train the supernetwork from its scaled start: the first half of `find_ticket`.
@@ -424,7 +424,7 @@ def search(
         name: str = "search",
         deadline: float = deadline,
         follow: Watch | None = follow,
-        every: int = every,
+        every: int | Collection[int] = every,
     ) -> Trained:
         rate = "" if config.movement is None else f"-{phase.optimizer.lr:g}"
         network.load_state_dict(scaled)
@@ -568,7 +568,7 @@ def prune(
     progress: Progress | None = None,
     watch: Watch | None = None,
     follow: Watch | None = None,
-    every: int = FOLLOW_STEPS,
+    every: int | Collection[int] = FOLLOW_STEPS,
     deadline: float = math.inf,
 ) -> Ticket:
     """Score, mask, rewind and finetune a searched network: the second half of `find_ticket`.

@@ -424,7 +424,7 @@ def train(
     progress: Progress | None = None,
     watch: Watch | None = None,
     follow: Watch | None = None,
-    every: int = FOLLOW_STEPS,
+    every: int | Collection[int] = FOLLOW_STEPS,
     deadline: float = math.inf,
     first_step: int = 0,
     stream_name: str | None = None,
@@ -453,7 +453,7 @@ def train(
         watch: called with the network and the epoch after each; what it returns joins its row.
         follow: called with the network (with an alpha, its centred outputs) and the step, at step 0
             and after each `every` of them; what it returns is a row of the curve.
-        every: see `follow`.
+        every: see `follow`; or the steps themselves, such as `measures.regime.log_spaced` ones.
         deadline: `time.monotonic()` after which no further epoch starts; one always runs.
         first_step: the phase begins as if after so many steps, in its learning rates and batches,
             and ends where it would have: late rewinding (Frankle et al. 2020). Inside an epoch,
@@ -530,7 +530,8 @@ def train(
         checkpoint.save(save_to, tensors, meta)
 
     def trace(step: int) -> None:
-        if follow is not None and (step % every == 0 or step in (first_step, n_steps)):
+        due = step % every == 0 if isinstance(every, int) else step in every
+        if follow is not None and (due or step in (first_step, n_steps)):
             curve.append({"phase": name, "step": step, **follow(function, step)})
 
     snapshot_ends = optimizers.cycle_ends(phase.optimizer.schedule, n_epochs)

@@ -21,6 +21,7 @@ _MEASURES = (
     "representation",
     "preactivations",
     "connectivity",
+    "dynamics",
     "structure",
     "statistics",
 )
