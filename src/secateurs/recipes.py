@@ -56,7 +56,7 @@ REGIMES: dict[str, dict[str, float]] = {
 }
 
 AUTO_MOVEMENT = 0.4
-"""Target of regime="auto": the best of .2, .4, .8 and 1.6 on validation rows of four tuning sets."""
+"""Target of regime="auto": the best of .2, .4, .8, 1.6 on validation rows of four tuning sets."""
 
 LAZY_MOVEMENT = 0.1
 """Below this relative movement a search is called lazy: nine tenths of its mask are the start's."""
