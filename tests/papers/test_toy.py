@@ -176,10 +176,14 @@ def test_a_messy_control_is_told_from_a_uniform_ticket(toy):
     messy = {t: toy.study(frame(noise=0.5), t) for t in ("sparse teacher", "dense teacher")}
     rows = {row[0]: row for row in toy.uniformity(messy).rows}
     assert rows["shuffled"][1] > 0.2
-    assert rows["shuffled"][5] == pytest.approx(1 / 2**8)
-    assert rows["shuffled"][7] == "yes"
-    assert rows["no rewind"][7] == "not resolved"
-    assert rows["ticket"][5] is None
+    assert rows["shuffled"][3] == pytest.approx(1 / 2**8)
+    assert rows["shuffled"][5] == "yes"
+    assert rows["no rewind"][5] == "not resolved"
+    assert rows["ticket"][3] is None
+    assert [rows[arm][6].mean for arm in ("ticket", "no rewind")] == pytest.approx([1.0, 1.0])
+    assert rows["shuffled"][6].mean < 1
+    assert rows["ticket"][8] is None
+    assert rows["no rewind"][8] == "0.000 to 0.000"
 
 
 def test_p_values_of_exchangeable_residuals_hold_their_level(toy):
