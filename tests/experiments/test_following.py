@@ -1,9 +1,16 @@
+import dataclasses
+
 import torch
 
 from secateurs import training
-from secateurs.experiments.following import TILE, follow, followed
+from secateurs.experiments.following import CHECKPOINTS, TILE, follow, followed
 from secateurs.experiments.rows import prepare
-from secateurs.experiments.spec import ImageRows, Rows, TicketCell
+from secateurs.experiments.run import run
+from secateurs.experiments.spec import ImageRows, Rows, SearchCell, TicketCell, key
+from secateurs.experiments.store import Store
+from secateurs.measures.regime import log_spaced
+from secateurs.optimizers import SGD
+from secateurs.training import PhaseConfig
 
 CPU = torch.device("cpu")
 IMAGES = TicketCell(
@@ -61,3 +68,21 @@ def test_tables_and_images_without_validation_are_not_followed():
     bare = TicketCell(rows=rows, network="lenet_300_100", widths=(8, 4))
     assert follow(bare, prepare(bare.rows), CPU) is None
     assert followed([]) == {}
+
+
+def test_a_search_with_probes_tells_how_features_are_learnt(tmp_path):
+    store = Store(tmp_path)
+    phase = PhaseConfig(steps=60, batch_size=60, optimizer=SGD(lr=0.05), alpha=0.5)
+    plain = SearchCell(
+        rows=ImageRows(dataset="sklearn:digits", n_validation=100, n_train=200), search=phase,
+        network="lenet_300_100", widths=(16, 8), init_scale=1.0,
+    )  # fmt: skip
+    probed = dataclasses.replace(plain, n_probes=32)
+    assert run([plain, probed], store).done == 2
+    told, without = store.result(key(probed)), store.result(key(plain))
+    assert told["dynamics"]["step"] == log_spaced(60, CHECKPOINTS)
+    assert told["dynamics"]["weight_movement"][0] == 0
+    assert told["dynamics"]["kernel_distance"][-1] > 0
+    assert told["loss"] == without["loss"]  # watching changes nothing
+    assert "early_stop" in without
+    assert "early_stop" not in told

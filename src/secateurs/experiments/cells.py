@@ -5,7 +5,7 @@ import dataclasses
 import os
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,7 +20,7 @@ from secateurs.data.batches import batch_spans
 from secateurs.data.views import View, compose, corruption, pixel_corruption, shift
 from secateurs.errors import InputError
 from secateurs.experiments import material, peers, probes, student_teacher, trained
-from secateurs.experiments.following import follow, followed
+from secateurs.experiments.following import dynamics, follow, followed
 from secateurs.experiments.record import (
     environment,
     peak_memory,
@@ -172,6 +172,10 @@ def _search(cell: SearchCell, store: Store, device: torch.device) -> Outcome:
         movement=cell.movement,
         rewind="start" if cell.keep_step is None else f"step:{cell.keep_step}",
     )
+    every: int | Collection[int] = training.FOLLOW_STEPS
+    tell = follow(cell, prepared, device)
+    if cell.n_probes:
+        tell, every = dynamics(cell, network, prepared, device)
     begin = time.process_time()
     searched = tickets.search(
         network,
@@ -182,7 +186,8 @@ def _search(cell: SearchCell, store: Store, device: torch.device) -> Outcome:
         device=device,
         checkpoint_dir=store.checkpoint(key(cell)),
         watch=watch,
-        follow=follow(cell, prepared, device),
+        follow=tell,
+        every=every,
     )
     last = searched.history[-1]
     result = {
@@ -191,7 +196,7 @@ def _search(cell: SearchCell, store: Store, device: torch.device) -> Outcome:
         "loss": last["loss"],
         "flops": _phase_flops(network, prepared, cell.search),
         **_steering(searched, network, prepared, cell),
-        **followed(searched.curve),
+        **({"dynamics": _columns(searched.curve)} if cell.n_probes else followed(searched.curve)),
     }
     tensors = checkpoint.nest(state=searched.state, kept=searched.kept or {})
     return Outcome(result=result, history=searched.history, tensors=tensors)
@@ -207,6 +212,10 @@ def _steering(
     spent = len(whole.searches) * _phase_flops(network, prepared, cell.search)
     spent += len(whole.pilots) * _phase_flops(network, prepared, autopilot.pilot(cell.search, n))
     return {"steering": dataclasses.asdict(whole), "lr": whole.kept.rate, "flops": spent}
+
+
+def _columns(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
+    return {name: [row[name] for row in rows] for name in rows[0] if name != "phase"}
 
 
 # --- ticket ----------------------------------------------------------------------------------

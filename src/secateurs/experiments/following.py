@@ -1,5 +1,6 @@
-"""What is told of a network on images while it trains: the curve that says where to stop early."""
+"""What is told of a network while it trains: where to stop early, how features are learnt."""
 
+import copy
 import math
 from collections.abc import Callable
 from typing import Any
@@ -11,13 +12,20 @@ from secateurs import device as devices
 from secateurs import training
 from secateurs.experiments.rows import Prepared
 from secateurs.experiments.spec import ImageRows, SearchCell, TicketCell
+from secateurs.measures.dynamics import feature_dynamics
+from secateurs.measures.regime import log_spaced
+from secateurs.networks.init import scale_
 from secateurs.regime.centring import Centred
+from secateurs.seeds import stream
 from secateurs.training import Watch
 
-__all__ = ["TILE", "follow", "followed"]
+__all__ = ["CHECKPOINTS", "TILE", "dynamics", "follow", "followed"]
 
 TILE = 1_000
 """Images of a forward pass."""
+
+CHECKPOINTS = 20
+"""Log-spaced steps at which feature learning is followed."""
 
 
 def follow(cell: SearchCell | TicketCell, prepared: Prepared, device: torch.device) -> Watch | None:
@@ -78,3 +86,22 @@ def followed(curve: list[dict[str, Any]]) -> dict[str, Any]:
         "curve": {name: [row[name] for row in curve] for name in names},
         "early_stop": {name: best[name] for name in (*names, "test_accuracy")},
     }
+
+
+def dynamics(
+    cell: SearchCell, network: nn.Module, prepared: Prepared, device: torch.device
+) -> tuple[Watch, list[int]]:
+    """Return what tells how a search learns its features, and the steps to tell it at.
+
+    Args:
+        cell: with probes.
+        network: its unscaled start.
+        prepared: its rows.
+        device: of the training.
+    """
+    x, y = prepared.data.train
+    rows = torch.randperm(len(x), generator=stream(cell.rows.split, "probes"))[: cell.n_probes]
+    start = copy.deepcopy(network).to(device)
+    scale_(start, cell.init_scale)
+    tell = feature_dynamics(start, x[rows].to(device), y=y[rows].to(device))
+    return tell, log_spaced(cell.search.n_steps(len(x)), CHECKPOINTS)

@@ -119,7 +119,12 @@ def _selects(phase: PhaseConfig) -> bool:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SearchCell:
-    """The search of one supernetwork. Arguments as for `TicketCell` and `TicketConfig`."""
+    """The search of one supernetwork. Arguments as for `TicketCell` and `TicketConfig`.
+
+    Args:
+        n_probes: training rows, drawn once, on which feature learning is followed at log-spaced
+            steps; see `measures.dynamics`. With 0 it is not; a ticket's search never is.
+    """
 
     rows: Rows | ImageRows
     search: PhaseConfig
@@ -134,6 +139,7 @@ class SearchCell:
     network: NetworkName = field(default="mlp", metadata=LATER)
     shift: int = field(default=0, metadata=LATER)
     only: tuple[str, ...] | None = field(default=None, metadata=LATER)
+    n_probes: int = field(default=0, metadata=LATER)
     movement: float | None = field(default=None, metadata=LATER)
 
     def __post_init__(self) -> None:
