@@ -51,8 +51,8 @@ COST = 1.0 + PILOT_SHARE * PILOTS
 """Searches' worth of time that a steered search takes: one search in most cases, and the pilots."""
 
 _NEAR = 0.1
-_SLOWING = 0.6  # movement slows down beyond a power of the steps: fitted on 8 tables, 2 losses
-_SLOPES = (0.4, 2.0)  # of log movement by log rate, between .001 and .3 on the same tables
+_SLOWING = 0.6  # movement slows down beyond a power of the steps: benchmarks/tabular/pilots.py
+_SLOPES = (0.4, 2.0)  # of log movement by log rate: .3 to 1.5 there, .001 to .3
 _FIRST_SLOPE = 0.7
 _STEP = 30.0  # greatest factor between one rate and the next
 _HALVINGS = 12
