@@ -3,9 +3,9 @@
 from dataclasses import MISSING, dataclass, field, fields, replace
 
 import pytest
+import torch
 
-from secateurs import tickets
-from secateurs.descriptions import LATER, told_fields
+from secateurs.descriptions import LATER, fingerprint, plain, told_fields
 from secateurs.experiments.spec import PeerCell, ProbeCell, Rows, SearchCell, TicketCell
 from secateurs.optimizers import SGD, AdamW, BetaLasso
 from secateurs.tickets import TicketConfig
@@ -41,5 +41,19 @@ def test_later_fields_have_a_default_to_be_left_out_at(cls):
 
 def test_checkpoints_of_before_mixup_are_still_known():
     phase = PhaseConfig()
-    assert "mixup" not in tickets._describe(phase)
-    assert tickets._describe(replace(phase, mixup=0.2))["mixup"] == 0.2
+    assert "mixup" not in plain(phase)
+    assert plain(replace(phase, mixup=0.2))["mixup"] == 0.2
+
+
+def test_a_fingerprint_is_that_of_descriptions_and_tensors():
+    ones = torch.ones(4)
+    same = fingerprint((After(), "a"), [ones])
+    assert fingerprint((Before(), "a"), [ones.clone()]) == same
+    for other in (
+        fingerprint((After(b=0.5), "a"), [ones]),
+        fingerprint((After(), "b"), [ones]),
+        fingerprint((After(), "a"), [ones.view(2, 2)]),
+        fingerprint((After(), "a"), [ones.double()]),
+        fingerprint((After(), "a"), [ones, ones]),
+    ):
+        assert other != same

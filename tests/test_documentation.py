@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from secateurs.experiments.spec import key, read_toml
+from secateurs.experiments.spec import key
+from secateurs.experiments.toml_file import read_toml
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

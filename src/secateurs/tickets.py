@@ -7,14 +7,11 @@ which starts from the ticket of the round before (`Ticket.as_searched`).
 """
 
 import copy
-import hashlib
 import inspect
-import json
 import math
 import time
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field, is_dataclass
-from functools import partial
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -24,7 +21,7 @@ from torch import nn
 from secateurs import autopilot, criteria, masks, schedules
 from secateurs import device as devices
 from secateurs.data.batches import Data
-from secateurs.descriptions import LATER, told_fields
+from secateurs.descriptions import LATER, fingerprint
 from secateurs.errors import InputError
 from secateurs.masks import Mask, Scope, Scores
 from secateurs.measures.regime import weight_movement
@@ -268,37 +265,16 @@ class Ticket:
         )
 
 
-def _describe(value: Any) -> Any:
-    """Return a JSON-able description of a config that is the same in every process."""
-    if is_dataclass(value) and not isinstance(value, type):
-        return {f.name: _describe(getattr(value, f.name)) for f in told_fields(value)}
-    if isinstance(value, partial):
-        return [_describe(value.func), _describe(list(value.args)), _describe(value.keywords)]
-    if isinstance(value, dict):
-        return {str(key): _describe(part) for key, part in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_describe(part) for part in value]
-    if callable(value):
-        return f"{value.__module__}.{getattr(value, '__qualname__', type(value).__qualname__)}"
-    return value
-
-
 def _fingerprint(
     network: nn.Module, data: Data, phase: PhaseConfig, view: View | None, *parts: Any
 ) -> str:
     """Return a hash of everything that decides a phase: a checkpoint belongs to just one."""
-    digest = hashlib.sha256(
-        json.dumps(_describe((phase, *parts)), sort_keys=True, default=repr).encode()
-    )
     tensors = [*network.state_dict().values(), *data.train, *(data.validation or ())]
     if view is not None and phase.contrastive_weight:
         # a view is any callable: what it does to a few rows is its description
         x = data.train[0][:64]
         tensors.append(view(x, stream(0, "fingerprint", device=x.device)))
-    for tensor in [*tensors, *([] if data.weight is None else [data.weight])]:
-        digest.update(str((tensor.dtype, tuple(tensor.shape))).encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()[:16]
+    return fingerprint((phase, *parts), [*tensors, *([] if data.weight is None else [data.weight])])
 
 
 def _prunable(
@@ -407,7 +383,7 @@ def search(
     at = keep_step(config.rewind)
     if _step(config.rewind)[1] > config.search.n_steps(len(data.train[0])):
         raise _beyond(config.rewind)
-    fingerprint = (
+    identity = (
         ""
         if checkpoint_dir is None
         else _fingerprint(network, moved, config.search, view, config.init_scale, at, branch, seed)
@@ -439,7 +415,7 @@ def search(
             view=view,
             keep_step=at,
             save_to=checkpoint_dir and checkpoint_dir / f"{name}{rate}.safetensors",
-            fingerprint=f"{fingerprint}{rate}",
+            fingerprint=f"{identity}{rate}",
             progress=progress,
             watch=None if name == "pilot" else watch,
             follow=follow,
@@ -614,12 +590,12 @@ def prune(
             centre = _masked_start(network, searched, config, mask)
             function = centring.centre(network, phase.alpha, at=centre)
         repeats, begin = phase == config.search, first_step(config, phase)
-        save_to, fingerprint = None, ""
+        save_to, identity = None, ""
         if checkpoint_dir is not None:
             save_to = checkpoint_dir / f"density-{cuts[-1]:.6g}.safetensors"
             kept = masks.kept_per_layer(mask)
             told = (kept, name, seed) + ((begin,) if begin else ())
-            fingerprint = _fingerprint(network, data, phase, view, *told)
+            identity = _fingerprint(network, data, phase, view, *told)
         trained = train(
             network,
             data,
@@ -631,7 +607,7 @@ def prune(
             mask=mask,
             view=view,
             save_to=save_to,
-            fingerprint=fingerprint,
+            fingerprint=identity,
             progress=progress,
             watch=watch,
             follow=follow,

@@ -19,8 +19,9 @@ from secateurs.data.tables import SUFFIXES, dump_table
 from secateurs.errors import InputError
 from secateurs.experiments.progress import RunProgress
 from secateurs.experiments.run import Summary, plan_line, run
-from secateurs.experiments.spec import Run, key, read_toml
+from secateurs.experiments.spec import Run, key
 from secateurs.experiments.store import Plan, Store
+from secateurs.experiments.toml_file import read_toml
 from secateurs.report.page import Block, Table, write, write_figures
 from secateurs.report.runs import page, results, store_page
 from secateurs.report.tables import reported_text
