@@ -169,6 +169,24 @@ def test_shares_of_variance_are_those_of_a_two_way_table(toy):
     assert toy.effects(long).loc[3].tolist() == pytest.approx(list(np.array(parts) / sum(parts)))
 
 
+def test_a_dial_that_moves_with_the_width_is_told(toy):
+    def at(width, seed, factor):
+        row = planted("sparse teacher", seed) | {"width": width, "arm": f"mean field, {width}"}
+        records = [r | {"movement": factor * r["movement"]} for r in row["records"]]
+        return row | {"records": tuple(records)}
+
+    cells = [at(*place) for seed in SEEDS for place in ((64, seed, 1.0), (256, seed, 0.5))]
+    table, *pictures = toy.widths(pd.DataFrame(cells), "sparse teacher")
+    rows = {row[0]: row for row in table.rows}
+    assert rows["weight movement"][1].mean == pytest.approx(0.5)
+    assert rows["weight movement"][4] == "no"
+    assert rows["kernel distance"][1].mean == pytest.approx(1.0)
+    assert rows["kernel distance"][4] == "yes"
+    assert rows["kernel distance"][5].mean == pytest.approx(0.0, abs=1e-9)
+    assert len(pictures) == len(toy.DIALS)
+    assert toy.widths(pd.DataFrame(cells[:1]), "sparse teacher") == []
+
+
 # ---- uniformity --------------------------------------------------------------------------------
 
 
