@@ -666,9 +666,9 @@ def widths(frame: pd.DataFrame, teacher: str) -> list[Block]:
                      "verdict", "width's share", "alpha's share",
                      *(f"mean, {w}" for w in sorted(table["width"].unique()))],
             rows=rows,
-            note=f"{VERDICT} Claimed: as near as a factor of {SAME:g}, mean over alphas. Shares of the "
-            "variance of the measure's logarithm over widths and alphas, by seed; the rest is their "
-            "interaction. Geometric means over alphas.",
+            note=f"{VERDICT} Claimed: as near as a factor of {SAME:g}, mean over alphas. Shares of "
+            "the variance of the measure's logarithm over widths and alphas, by seed; the rest is "
+            "their interaction. Geometric means over alphas.",
         ),
         *blocks,
     ]  # fmt: skip
