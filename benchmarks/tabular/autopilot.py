@@ -27,6 +27,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import design
 import numpy as np
 import pandas as pd
+from scipy.stats import t as student_t
 from sklearn.metrics import roc_auc_score
 
 from secateurs.experiments.arms import arm
@@ -47,6 +48,7 @@ DEAR = ("kr-vs-kp", "sylvine")
 
 SPLITS = {"tune": 3, "grid": 1, "report": 3}
 BAD = 0.01
+THRESHOLDS = (0.05, LAZY_MOVEMENT, 0.2, 0.4)
 CELLS = Path(__file__).parents[1] / "reports" / "2026-11-25-tabular-cells.csv.gz"
 VALUE = design.VALUE
 MOVEMENT, OVERLAP = "regime.weight_movement", "regime.start_mask_overlap"
@@ -104,12 +106,14 @@ def summary(cells: pd.Series) -> str:
     """Return mean and standard error over splits of each set, then over sets."""
     by = cells.groupby(DATASET)
     mean, sem, n = by.mean(), by.sem(), by.size()
+    half = student_t.ppf(0.975, len(mean) - 1) * mean.sem()
     lines = [
         f"  {name:<24}{mean[name]:+7.2f} ± {sem[name]:.2f}  ({n[name]})" for name in mean.index
     ]
     return "\n".join([
         *lines,
-        f"  {'mean over sets':<24}{mean.mean():+7.2f} ± {mean.sem():.2f}  worst {mean.min():+.2f}",
+        f"  {'mean over sets':<24}{mean.mean():+7.2f} ± {mean.sem():.2f}  "
+        f"[{mean.mean() - half:+.2f}, {mean.mean() + half:+.2f}]  worst {mean.min():+.2f}",
     ])  # fmt: skip
 
 
@@ -131,11 +135,17 @@ def tune_table(store: Store) -> None:
     for name in names:
         print(f"{name} minus default:")
         print(summary(differences(found, name, "default, r = 8", value)))
-    reached(found[found["config.movement"].notna()])
+    reached(found[found["config.movement"].notna()], store, "tune")
 
 
-def reached(found: pd.DataFrame) -> None:
-    """Print how near the searches came to their targets."""
+def reached(found: pd.DataFrame, store: Store, stage: str) -> None:
+    """Print how near the searches came to their targets, and how many it took."""
+    asked = {one.cell.search_cell for one in cells(stage)}
+    names = [key(one) for one in asked if one is not None and one.movement is not None]
+    told = [store.result(name)["steering"] for name in names if store.finished(name)]
+    if told:
+        pilots, searches = (np.mean([len(one[n]) for one in told]) for n in ("pilots", "searches"))
+        print(f"{len(told)} steered searches: {pilots:.2f} pilots, {searches:.2f} searches each")
     if len(found):
         off = found[MOVEMENT] / found["config.movement"]
         print(
@@ -194,10 +204,12 @@ def roc(tickets: pd.DataFrame, title: str) -> None:
         bad=("below", lambda b: (b > BAD).mean()), overlap=(OVERLAP, "mean"),
     )  # fmt: skip
     print(told.round(3).to_string())
-    warned = tickets[MOVEMENT] < LAZY_MOVEMENT
-    if warned.any():
+    for threshold in THRESHOLDS:
+        warned = tickets[MOVEMENT] < threshold
+        if not warned.any() or warned.all():
+            continue
         print(
-            f"  warned (movement < {LAZY_MOVEMENT:g}): {warned.sum()}; of the bad "
+            f"  movement < {threshold:g}: {warned.sum()} warned; of the bad "
             f"{100 * warned[bad].mean():.0f}%, of the others {100 * warned[~bad].mean():.0f}%; "
             f"bad among the warned {100 * bad[warned].mean():.0f}%, else "
             f"{100 * bad[~warned].mean():.0f}%"
@@ -250,7 +262,7 @@ def report_table(store: Store) -> None:
             both = differences(found, f"auto, r = {r}", f"default, r = {r}", f"test.{name}")
             print(f"auto minus default, r = {r}, {name} x 100:")
             print(summary(both))
-    reached(found[found["config.movement"].notna()])
+    reached(found[found["config.movement"].notna()], store, "report")
 
 
 def main() -> None:
