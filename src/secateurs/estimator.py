@@ -319,9 +319,9 @@ class _TicketEstimator(BaseEstimator):  # type: ignore[misc]
         moved = self.summary_["weight_movement"]
         if moved is None:
             return
-        self.summary_["regime"] = "lazy" if moved < recipes.LAZY_MOVEMENT else "rich"
+        self.summary_["regime"] = recipes.regime_of(moved)
         asked = self.regime == "lazy" or (recipe.movement or math.inf) <= recipes.LAZY_MOVEMENT
-        if moved < recipes.LAZY_MOVEMENT and recipe.search_epochs and not asked:
+        if self.summary_["regime"] == "lazy" and recipe.search_epochs and not asked:
             warnings.warn(
                 f"the search stayed lazy: its weights moved by {moved:.2g} of their size, so that "
                 "the mask is mostly that of the initial weights; try regime='auto' or more "

@@ -20,6 +20,7 @@ __all__ = [
     "REGIMES",
     "ROW_EPOCHS",
     "Recipe",
+    "regime_of",
     "resolve",
 ]
 
@@ -60,6 +61,15 @@ AUTO_MOVEMENT = 0.4
 
 LAZY_MOVEMENT = 0.1
 """Below this relative movement a search is called lazy: nine tenths of its mask are the start's."""
+
+
+def regime_of(movement: float) -> str:
+    """Return the word for a search whose weights moved so far, relative to their size.
+
+    >>> regime_of(0.05), regime_of(0.5)
+    ('lazy', 'rich')
+    """
+    return "lazy" if movement < LAZY_MOVEMENT else "rich"
 
 
 def _batch_size(n_rows: int) -> int:

@@ -160,8 +160,9 @@ def train(
     """Descend on J(w) = mean (F - y)^2 / (2 alpha^2), F = alpha (f(m w) - f(m w_ref)).
 
     By whole batches (Chizat et al. 2019). Each replica is centred at its own *masked* reference. Of
-    several outputs squares are summed. F learns at a speed that does not depend on alpha while the network is lazy:
-    dF/dt = -K (F - y) / rows. Pruned weights are 0 at every snapshot, and get no gradient.
+    several outputs squares are summed. While the network is lazy, F learns at a speed that does not
+    depend on alpha: dF/dt = -K (F - y) / rows. Pruned weights are 0 at every snapshot, and get no
+    gradient.
 
     Args:
         weights: the start, [replicas, n_out, n_in] a layer; left as it is.

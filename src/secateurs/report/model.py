@@ -12,6 +12,7 @@ from secateurs import __version__, masks
 from secateurs.estimator import TicketClassifier, TicketRegressor
 from secateurs.measures.structure import column_norms
 from secateurs.preparation import feature_names, groups
+from secateurs.recipes import regime_of
 from secateurs.report import drawing, figures
 from secateurs.report.card import Structure, first_layers, structure
 from secateurs.report.drawing import Floats
@@ -74,11 +75,9 @@ _CARD = "Structure card"
 
 
 def regime_line(summary: Mapping[str, Any]) -> str:
-    """Return how far the search went, and the word for it.
+    """Return how far the search went, and the word for it (`recipes.regime_of`).
 
-    Independent masks of density d have an IoU near d / (2 - d), lazy ones near 1. Rich: weights
-    moved by more than their size and the mask is nearer to independent of the start's; lazy: both
-    otherwise.
+    Independent masks of density d have an IoU near d / (2 - d), lazy ones near 1.
 
     >>> regime_line({"weight_movement": 2.0, "start_mask_overlap": 0.1, "density": 0.125})[:30]
     'rich: weights moved by 2 times'
@@ -86,7 +85,7 @@ def regime_line(summary: Mapping[str, Any]) -> str:
     moved, overlap = summary["weight_movement"], summary["start_mask_overlap"]
     chance = _chance_overlap(summary)
     return (
-        f"{_regime(summary)}: weights moved by {moved:.2g} times their start; mask overlap with "
+        f"{regime_of(moved)}: weights moved by {moved:.2g} times their start; mask overlap with "
         f"the start's {overlap:.2f} (chance {chance:.2f}, lazy 1)"
     )
 
@@ -96,10 +95,10 @@ def _chance_overlap(summary: Mapping[str, Any]) -> float:
     return density / (2 - density)
 
 
-def _regime(summary: Mapping[str, Any]) -> str:
-    far = summary["weight_movement"] > 1
-    new = summary["start_mask_overlap"] < (1 + _chance_overlap(summary)) / 2
-    return "rich" if far and new else "between rich and lazy" if far or new else "lazy"
+def _is_the_starts(summary: Mapping[str, Any]) -> bool:
+    """Return whether a mask is nearer to that of the initial weights than to chance."""
+    overlap: float = summary["start_mask_overlap"]
+    return overlap > (1 + _chance_overlap(summary)) / 2
 
 
 def _facts(
@@ -228,10 +227,10 @@ def _words(found: Structure, model: TicketClassifier | TicketRegressor) -> list[
             f"{drawn}, whose medians are {low:.1f} to {high:.1f}."
         )
         told.append(_pair_words(found))
-    if model.summary_["weight_movement"] is not None and _regime(model.summary_) != "rich":
+    if model.summary_["weight_movement"] is not None and _is_the_starts(model.summary_):
         told.append(
-            f"The search was {_regime(model.summary_)}: this mask is partly that of the initial "
-            "weights, which know nothing of the data."
+            f"The search was {regime_of(model.summary_['weight_movement'])}, and this mask is "
+            "mostly that of the initial weights, which know nothing of the data."
         )
     return [*told, _stability_words(found, type(model).__name__)]
 
