@@ -227,21 +227,6 @@ def _grid(frame: pd.DataFrame, seed: int, r: float) -> np.ndarray:
     return found
 
 
-def shares(grid: np.ndarray) -> tuple[float, float]:
-    """Return the shares of the variance that rows (found) and columns (trained) make.
-
-    Of the log error, in a table without repeats: the rest is their interaction.
-
-    >>> shares(np.array([[0.5, 0.5], [0.75, 0.75]]))
-    (1.0, 0.0)
-    """
-    logs = np.log(np.maximum(1 - grid, 1e-6))
-    total = ((logs - logs.mean()) ** 2).mean()
-    rows = ((logs.mean(1) - logs.mean()) ** 2).mean()
-    columns = ((logs.mean(0) - logs.mean()) ** 2).mean()
-    return float(rows / total), float(columns / total)
-
-
 def transfer(frame: pd.DataFrame, name: str) -> list[Block]:
     """Return the mask-transfer matrix, and what its rows and columns explain."""
     r = _primary(frame)
@@ -256,7 +241,7 @@ def transfer(frame: pd.DataFrame, name: str) -> list[Block]:
         100 * np.mean(whole, axis=0), rows=names, columns=names,
         ylabel="alpha that found the mask", xlabel="alpha that trains the ticket",
     )  # fmt: skip
-    parts = np.array([shares(grid) for grid in whole])
+    parts = np.array([page.two_way(np.log(np.maximum(1 - grid, 1e-6))) for grid in whole])
     found, trained = (pd.Series(parts[:, i]) for i in (0, 1))
     lines = {
         "variance by the alpha that found the mask, %": found,

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from scipy import stats
 
 from secateurs.measures import statistics
@@ -121,6 +122,20 @@ def contrast(values: pd.Series) -> Contrast | None:
     return Contrast(
         mean=mean, error=test.standard_error, n=len(values), low=mean - half, high=mean + half
     )
+
+
+def two_way(values: NDArray[np.float64]) -> tuple[float, float, float]:
+    """Return the shares of the variance of a [rows, columns] table: rows, columns, what is left.
+
+    Analysis of variance without repeats, so that what is left is their interaction, and noise.
+
+    >>> two_way(np.array([[1.0, 1.0], [3.0, 3.0]]))
+    (1.0, 0.0, 0.0)
+    """
+    mean = values.mean()
+    whole = np.square(values - mean).mean()
+    rows, columns = (np.square(values.mean(axis) - mean).mean() / whole for axis in (1, 0))
+    return float(rows), float(columns), float(1 - rows - columns)
 
 
 AGREES = (

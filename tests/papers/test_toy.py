@@ -99,7 +99,7 @@ def found(toy):
 
 
 def test_verdicts_are_those_of_the_planted_values(toy, found):
-    rows = {row[0]: row for row in toy.verdicts(found, "sparse teacher").rows}
+    rows = {row[0]: row for row in toy.toy_claims.verdicts(found, "sparse teacher").rows}
     told = {
         "weight movement falls in alpha": ("yes", 1.0),
         "mask at alpha 25: IoU with top |start|": ("yes", 0.95),
@@ -126,7 +126,7 @@ def test_verdicts_are_those_of_the_planted_values(toy, found):
 def test_one_seed_resolves_nothing(toy):
     alone = frame()
     alone = alone[alone["rows.split"] == 0]
-    table = toy.verdicts(toy.study(alone, "sparse teacher"), "sparse teacher")
+    table = toy.toy_claims.verdicts(toy.study(alone, "sparse teacher"), "sparse teacher")
     assert {row[4] for row in table.rows} == {"not resolved"}
     assert {row[2] for row in table.rows} == {None}
 
@@ -137,9 +137,9 @@ def test_one_seed_resolves_nothing(toy):
 )
 def test_a_side_is_taken_by_the_whole_interval(toy, interval, verdict):
     nothing = pd.Series(dtype=float)
-    assert toy.Claim(told="", values=nothing, sign=1).verdict(*interval) == verdict
+    assert toy.toy_claims.Claim(told="", values=nothing, sign=1).verdict(*interval) == verdict
     other = {"yes": "no", "no": "yes"}.get(verdict, verdict)
-    assert toy.Claim(told="", values=nothing, sign=-1).verdict(*interval) == other
+    assert toy.toy_claims.Claim(told="", values=nothing, sign=-1).verdict(*interval) == other
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,9 @@ def test_a_side_is_taken_by_the_whole_interval(toy, interval, verdict):
     [((0.9, 1.2), "yes"), ((1.3, 2.0), "no"), ((0.5, 0.79), "no"), ((0.7, 1.1), "not resolved")],
 )
 def test_same_means_within_a_factor(toy, interval, verdict):
-    claim = toy.Claim(told="", values=pd.Series(dtype=float), null=1.0, within=1.25, ratio=True)
+    claim = toy.toy_claims.Claim(
+        told="", values=pd.Series(dtype=float), null=1.0, within=1.25, ratio=True
+    )
     assert claim.verdict(*interval) == verdict
 
 
@@ -166,7 +168,9 @@ def test_shares_of_variance_are_those_of_a_two_way_table(toy):
         ]
     )
     parts = [4 * np.square(row).sum(), 4 * np.square(column).sum(), np.square(rest).sum()]
-    assert toy.effects(long).loc[3].tolist() == pytest.approx(list(np.array(parts) / sum(parts)))
+    assert toy.toy_claims.effects(long).loc[3].tolist() == pytest.approx(
+        list(np.array(parts) / sum(parts))
+    )
 
 
 def test_a_dial_that_moves_with_the_width_is_told(toy):
@@ -176,15 +180,15 @@ def test_a_dial_that_moves_with_the_width_is_told(toy):
         return row | {"records": tuple(records)}
 
     cells = [at(*place) for seed in SEEDS for place in ((64, seed, 1.0), (256, seed, 0.5))]
-    table, *pictures = toy.widths(pd.DataFrame(cells), "sparse teacher")
+    table, *pictures = toy.toy_page.widths(pd.DataFrame(cells), "sparse teacher")
     rows = {row[0]: row for row in table.rows}
     assert rows["weight movement"][1].mean == pytest.approx(0.5)
     assert rows["weight movement"][4] == "no"
     assert rows["kernel distance"][1].mean == pytest.approx(1.0)
     assert rows["kernel distance"][4] == "yes"
     assert rows["kernel distance"][5].mean == pytest.approx(0.0, abs=1e-9)
-    assert len(pictures) == len(toy.DIALS)
-    assert toy.widths(pd.DataFrame(cells[:1]), "sparse teacher") == []
+    assert len(pictures) == len(toy.toy_page.DIALS)
+    assert toy.toy_page.widths(pd.DataFrame(cells[:1]), "sparse teacher") == []
 
 
 # ---- uniformity --------------------------------------------------------------------------------
@@ -192,7 +196,7 @@ def test_a_dial_that_moves_with_the_width_is_told(toy):
 
 def test_a_messy_control_is_told_from_a_uniform_ticket(toy):
     messy = {t: toy.study(frame(noise=0.5), t) for t in ("sparse teacher", "dense teacher")}
-    rows = {row[0]: row for row in toy.uniformity(messy).rows}
+    rows = {row[0]: row for row in toy.toy_claims.uniformity(messy).rows}
     assert rows["shuffled"][1] > 0.2
     assert rows["shuffled"][3] == pytest.approx(1 / 2**8)
     assert rows["shuffled"][5] == "yes"
@@ -209,7 +213,7 @@ def test_p_values_of_exchangeable_residuals_hold_their_level(toy):
     p = []
     for _ in range(300):
         a, b = np.square(rng.normal(size=(2, 6, 5))).sum(2)
-        p.append(toy.swapped_p([(a, b)]))
+        p.append(toy.toy_claims.swapped_p([(a, b)]))
     assert np.mean(p) == pytest.approx(0.5, abs=0.06)
     assert np.mean(np.array(p) <= 0.05) <= 0.09
 
@@ -217,10 +221,10 @@ def test_p_values_of_exchangeable_residuals_hold_their_level(toy):
 def test_p_values_of_drawn_and_of_all_swaps_agree(toy, monkeypatch):
     rng = np.random.default_rng(2)
     ticket, control = rng.gamma(1.0, size=10), rng.gamma(1.6, size=10)
-    whole = toy.swapped_p([(ticket, control)])
-    monkeypatch.setattr(toy, "DRAWS", 1_000)
-    assert toy.swapped_p([(ticket, control)]) == pytest.approx(whole, abs=0.05)
-    assert toy.swapped_p([(control, ticket)]) == pytest.approx(1 - whole, abs=0.06)
+    whole = toy.toy_claims.swapped_p([(ticket, control)])
+    monkeypatch.setattr(toy.toy_claims, "DRAWS", 1_000)
+    assert toy.toy_claims.swapped_p([(ticket, control)]) == pytest.approx(whole, abs=0.05)
+    assert toy.toy_claims.swapped_p([(control, ticket)]) == pytest.approx(1 - whole, abs=0.06)
 
 
 # ---- the page ----------------------------------------------------------------------------------
