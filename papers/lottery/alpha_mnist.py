@@ -37,7 +37,7 @@ VALUE = recipe.VALUE
 BASELINE = "LTH"
 
 PRIMARY = 6
-"""The round of the primary endpoint: 4.9% of the weights are left."""
+"""The round of the primary endpoint: 4.7% of the weights are left."""
 
 CONTROL_ROUNDS = (2, 4, 6, 8)
 """Rounds at whose densities there are controls."""
@@ -137,7 +137,7 @@ def _primary(frame: pd.DataFrame) -> float | None:
 def _chosen(frame: pd.DataFrame, arms: Sequence[str], name: str, r: float | None) -> pd.DataFrame:
     """Return the arm that validation images prefer on each seed, at one compression."""
     at = frame[frame[page.COMPRESSION] == r]
-    if not set(arms) <= set(at["arm"]):
+    if not arms or not set(arms) <= set(at["arm"]):
         return frame.iloc[:0]
     return choose_arm(at, at, arms=arms, value=VALUE, name=name, unpaired="drop")
 
