@@ -282,6 +282,16 @@ class _Draws:
     mixup: np.random.Generator
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Batch:
+    """Rows of a step; `at_centre` are the outputs that an alpha subtracts."""
+
+    x: Tensor
+    y: Tensor
+    weight: Tensor | None
+    at_centre: Tensor | None
+
+
 class _Steps:
     """The inner step: forward passes, loss, gradient, optimizer, masked weights."""
 
@@ -320,11 +330,9 @@ class _Steps:
         with arithmetic(self.phase.precision, self.device):
             return _full(self.network(x))
 
-    def mixed_loss(
-        self, x: Tensor, y: Tensor, weight: Tensor | None, rng: np.random.Generator
-    ) -> Tensor:
+    def mixed_loss(self, batch: _Batch, rng: np.random.Generator) -> Tensor:
         """Return mixup's loss; share and partners are drawn once for the batch."""
-        phase = self.phase
+        phase, x, y, weight = self.phase, batch.x, batch.y, batch.weight
         share = float(rng.beta(phase.mixup, phase.mixup))
         other = torch.from_numpy(rng.permutation(len(x))).to(x.device)
         out = self.forward(share * x + (1 - share) * x[other])
@@ -332,23 +340,15 @@ class _Steps:
         other_weight = None if weight is None else weight[other]
         return loss + (1 - share) * phase.loss(out, y[other], other_weight)
 
-    def loss(
-        self,
-        x: Tensor,
-        y: Tensor,
-        weight: Tensor | None,
-        view: View | None,
-        draws: _Draws,
-        at_centre: Tensor | None,
-    ) -> tuple[Tensor, Tensor | None]:
+    def loss(self, batch: _Batch, view: View | None, draws: _Draws) -> tuple[Tensor, Tensor | None]:
         """Return the objective and its contrastive part."""
-        phase = self.phase
+        phase, x, y, weight = self.phase, batch.x, batch.y, batch.weight
         if phase.alpha is not None:
-            assert at_centre is not None
-            scaled = phase.alpha * (self.forward(x) - at_centre)
+            assert batch.at_centre is not None
+            scaled = phase.alpha * (self.forward(x) - batch.at_centre)
             return phase.loss_weight / phase.alpha**2 * phase.loss(scaled, y, weight), None
         if phase.mixup:
-            return phase.loss_weight * self.mixed_loss(x, y, weight, draws.mixup), None
+            return phase.loss_weight * self.mixed_loss(batch, draws.mixup), None
         if not phase.contrastive_weight:
             return phase.loss_weight * phase.loss(self.forward(x), y, weight), None
         assert view is not None
@@ -364,16 +364,10 @@ class _Steps:
         return total, contrastive.detach()
 
     def __call__(
-        self,
-        x: Tensor,
-        y: Tensor,
-        weight: Tensor | None,
-        view: View | None,
-        draws: _Draws,
-        at_centre: Tensor | None,
+        self, batch: _Batch, view: View | None, draws: _Draws
     ) -> tuple[Tensor, Tensor | None]:
         self.optimizer.zero_grad(set_to_none=True)
-        loss, contrastive = self.loss(x, y, weight, view, draws, at_centre)
+        loss, contrastive = self.loss(batch, view, draws)
         loss.backward()
         self.optimizer.step()
         self.hold()
@@ -561,9 +555,13 @@ def train(
                 if step > n_steps:
                     break
                 rows = rows.to(device)  # noqa: PLW2901
-                weight = None if data.weight is None else data.weight[rows]
-                there = None if at_centre is None else at_centre[rows]
-                loss, part = steps(x[rows], y[rows], weight, view, draws, there)
+                batch = _Batch(
+                    x=x[rows],
+                    y=y[rows],
+                    weight=None if data.weight is None else data.weight[rows],
+                    at_centre=None if at_centre is None else at_centre[rows],
+                )
+                loss, part = steps(batch, view, draws)
                 losses.append(loss)
                 parts += [] if part is None else [part]
                 if step == keep_step:
