@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from secateurs.errors import InputError
+from secateurs.regime.linearised import DROPOUT
 
 __all__ = ["FLOAT32_UP_TO", "Centred", "centre", "check_alpha", "check_centrable", "widen_"]
 
@@ -83,7 +84,7 @@ def check_centrable(network: nn.Module) -> None:
     secateurs.errors.InputError: alpha needs ... without BatchNorm and dropout, got BatchNorm1d; ...
     """
     for module in network.modules():
-        drawn = getattr(module, "p", 0) if isinstance(module, nn.modules.dropout._DropoutNd) else 0
+        drawn = isinstance(module, DROPOUT) and module.p > 0
         if drawn or isinstance(module, nn.modules.batchnorm._NormBase):
             raise InputError(
                 "alpha needs a network without BatchNorm and dropout, got "

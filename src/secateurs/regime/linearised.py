@@ -20,9 +20,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from secateurs.errors import InputError
 from secateurs.masks.matching import check, check_same
 
-__all__ = ["Descent", "Linearised", "check_evaluating", "kernel_descent", "linearise"]
+__all__ = ["DROPOUT", "Descent", "Linearised", "check_evaluating", "kernel_descent", "linearise"]
 
-_DROPOUT = (
+DROPOUT = (
     nn.Dropout,
     nn.Dropout1d,
     nn.Dropout2d,
@@ -30,6 +30,8 @@ _DROPOUT = (
     nn.AlphaDropout,
     nn.FeatureAlphaDropout,
 )
+"""Layers whose outputs are drawn while they train."""
+
 _Tensors = dict[str, Tensor]
 
 
@@ -44,7 +46,7 @@ def check_evaluating(network: nn.Module) -> None:
     for name, module in network.named_modules():
         where = f"{type(module).__name__} ({name or 'the network itself'})"
         norm = isinstance(module, nn.modules.batchnorm._BatchNorm)
-        chance = isinstance(module, _DROPOUT) and module.p > 0
+        chance = isinstance(module, DROPOUT) and module.p > 0
         if module.training and (chance or norm):
             raise InputError(
                 "derivatives by the weights need outputs that depend on their own row alone, got "
