@@ -1,12 +1,13 @@
 """How the dense LeNet-300-100 learns features along alpha: every dial of the regime, over time.
 
 512 training images are the probes; measures are at log-spaced steps, from the network's own start.
-Rates are those of `alpha_mnist.py`.
+Rates are those of `alpha_mnist.py`, which differ from alpha to alpha, and one rate (before the
+rule) for all.
 
 secateurs paper papers/lottery/alpha_dynamics.py --out runs/regime --scale small
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import alpha_recipe
@@ -52,23 +53,33 @@ DIALS = (
 TOLD = ("kernel_alignment", "kernel target alignment")
 N_PROBES = {"smoke": 64, "small": 512, "paper": 512}
 
+EQUAL = 0.03
+"""The one rate: what is left of the differences is alpha's."""
+
+SETTINGS = ("rates chosen for accuracy", f"one rate, {EQUAL:g}")
+
+
+def _arm(alpha: float, setting: str) -> str:
+    return f"{alpha_recipe.name(alpha)}; {setting}"
+
 
 def runs(scale: str) -> list[Run]:
-    """Return the dense network of every task with few labels, alpha and seed."""
+    """Return the dense network of every task with few labels, seed, alpha and setting."""
     found = []
     for seed in range(SCALES[scale].seeds):
-        for task in SCALES[scale].tasks:
-            if not task.every_arm:
-                continue
+        for task in (one for one in SCALES[scale].tasks if one.every_arm):
             for alpha in ALPHAS:
-                cell = alpha_recipe.cell(
-                    scale, task, seed, alpha_recipe.dense(alpha_recipe.tuned(scale, task, alpha))
+                phases = (
+                    alpha_recipe.tuned(scale, task, alpha),
+                    alpha_recipe.phase(scale, alpha, EQUAL),
                 )
-                probed = SearchCell(
-                    rows=cell.rows, search=cell.config.search, widths=cell.widths, init_scale=1.0,
-                    seed=seed, network=cell.network, n_probes=N_PROBES[scale],
-                )  # fmt: skip
-                found.append(Run(cell=probed, arm=alpha_recipe.name(alpha)))
+                for setting, trained in zip(SETTINGS, phases, strict=True):
+                    cell = alpha_recipe.cell(scale, task, seed, alpha_recipe.dense(trained))
+                    probed = SearchCell(
+                        rows=cell.rows, search=trained, widths=cell.widths, init_scale=1.0,
+                        seed=seed, network=cell.network, n_probes=N_PROBES[scale],
+                    )  # fmt: skip
+                    found.append(Run(cell=probed, arm=_arm(alpha, setting)))
     return found
 
 
@@ -79,15 +90,15 @@ def _over_steps(part: pd.DataFrame, column: str) -> pd.DataFrame:
     """Return step and value of every seed and alpha."""
     columns = ["dynamics.step", f"dynamics.{column}"]
     if not set(columns) <= set(part.columns):
-        return pd.DataFrame(columns=["step", "value", "arm"])
-    long = part[["arm", *columns]].explode(columns).set_axis(["arm", "step", "value"], axis=1)
+        return pd.DataFrame(columns=["step", "value", "alpha"])
+    long = part[["alpha", *columns]].explode(columns).set_axis(["alpha", "step", "value"], axis=1)
     return long.astype({"step": float, "value": float}).dropna()
 
 
 def _ends(part: pd.DataFrame, column: str) -> pd.DataFrame:
     """Return [seeds, alphas] at the last step."""
     long = part.assign(end=[row[-1] for row in part[f"dynamics.{column}"]])
-    wide = long.pivot_table(index=page.SPLIT, columns="arm", values="end")
+    wide = long.pivot_table(index=page.SPLIT, columns="alpha", values="end")
     return wide.reindex(columns=[alpha_recipe.name(alpha) for alpha in ALPHAS]).astype(float)
 
 
@@ -116,11 +127,22 @@ def dials(part: pd.DataFrame, name: str) -> Table:
     )
 
 
-def figure(frame: pd.DataFrame) -> Sequence[Block]:
-    """Return every measure over time by alpha, and the dials at the end."""
-    blocks: list[Block] = []
-    order = [alpha_recipe.name(alpha) for alpha in ALPHAS]
+def _split(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Yield what there is of each task and setting, with the alpha in a column of its own."""
     for name, part in page.tasks(frame):
+        told = part["arm"].str.split("; ", n=1, expand=True)
+        for setting in SETTINGS:
+            one = part[told[1] == setting]
+            if len(one):
+                yield f"{name}, {setting}", one.assign(alpha=told[0])
+
+
+def figure(frame: pd.DataFrame) -> Sequence[Block]:
+    """Return the dials at the end, and every measure over time by alpha."""
+    parts = list(_split(frame))
+    blocks: list[Block] = [dials(part, name) for name, part in parts]
+    order = [alpha_recipe.name(alpha) for alpha in ALPHAS]
+    for name, part in parts:
         for column, told in (*((dial.column, dial.name) for dial in DIALS), TOLD):
             shown = _over_steps(part, column)
             shown = shown[shown["step"] > 0]  # log-spaced steps are drawn by their number
@@ -129,7 +151,7 @@ def figure(frame: pd.DataFrame) -> Sequence[Block]:
             at = {step: i for i, step in enumerate(sorted(shown["step"].unique()))}
             steps = sorted(at)
             shown = shown.assign(step=shown["step"].map(at))
-            svg = figures.curves(shown, x="step", y="value", by="arm", ylabel=told, order=order)
+            svg = figures.curves(shown, x="step", y="value", by="alpha", ylabel=told, order=order)
             blocks.append(
                 Figure(
                     title=f"{name}: {told}",
@@ -139,5 +161,4 @@ def figure(frame: pd.DataFrame) -> Sequence[Block]:
                     f"log-spaced steps, {steps[0]:.0f} to {steps[-1]:.0f}.",
                 )
             )
-        blocks.append(dials(part, name))
     return blocks
