@@ -4,6 +4,7 @@
     python benchmarks/tabular/autopilot.py grid --out runs/autopilot
     python benchmarks/tabular/autopilot.py report --out runs/autopilot    # reporting sets, once
     python benchmarks/tabular/autopilot.py table --out runs/autopilot     # prints what is there
+    python benchmarks/tabular/autopilot.py grid --out runs/autopilot --roc roc.svg
 
 Named before any of it was read. `tune` chooses the target of regime="auto": the highest mean over
 the tuning sets of the corrected balanced accuracy at r = 8, on validation rows. A ticket is bad
@@ -28,13 +29,15 @@ import design
 import numpy as np
 import pandas as pd
 from scipy.stats import t as student_t
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import roc_auc_score, roc_curve
 
 from secateurs.experiments.arms import arm
 from secateurs.experiments.run import plan_line, run
 from secateurs.experiments.spec import Run, key
 from secateurs.experiments.store import Store
 from secateurs.recipes import AUTO_MOVEMENT, LAZY_MOVEMENT, PRESETS
+from secateurs.report.page import write
+from secateurs.report.roc import roc
 from secateurs.report.tables import DATASET, SPLIT
 from secateurs.tickets import TicketConfig
 
@@ -188,13 +191,21 @@ def auc(score: pd.Series, bad: pd.Series, sets: pd.Series) -> str:
     )
 
 
-def roc(tickets: pd.DataFrame, title: str) -> None:
-    """Print how well movement and overlap foretell tickets that are below their twin."""
+Curves = dict[str, tuple[np.ndarray, np.ndarray]]
+
+
+def foretold(tickets: pd.DataFrame, title: str, curves: Curves) -> None:
+    """Print how well movement and overlap foretell tickets that are below their twin.
+
+    The curve of movement joins `curves`.
+    """
     sets = tickets[DATASET]
     bad = tickets["below"] > BAD
     print(f"{title}: {len(tickets)} tickets of {sets.nunique()} sets, {bad.sum()} bad")
     if not len(tickets):
         return
+    if 0 < bad.sum() < len(bad):
+        curves[title] = roc_curve(bad, -tickets[MOVEMENT], drop_intermediate=False)[:2]
     print(f"  -movement      {auc(-tickets[MOVEMENT], bad, sets)}")
     print(f"  mask overlap   {auc(tickets[OVERLAP], bad, sets)}")
     edges = [0, 0.03, 0.06, 0.1, 0.2, 0.4, 0.8, 1.6, np.inf]
@@ -216,8 +227,9 @@ def roc(tickets: pd.DataFrame, title: str) -> None:
         )
 
 
-def roc_tables(store: Store) -> None:
-    """Print the ROC over the cells at hand, and over the grid of rates."""
+def grid_tables(store: Store) -> Curves:
+    """Print what movement foretells in the cells at hand and in the grid of rates; return ROCs."""
+    curves: Curves = {}
     old = pd.read_csv(CELLS)
     old = old[old["kind"] == "TicketCell"].copy()
     old["twin"] = old["arm"].isin(["dense, lr 1e-3"]) | (
@@ -231,17 +243,19 @@ def roc_tables(store: Store) -> None:
         & (old["widths"] == "[512, 512]")
     )  # fmt: skip
     old = old[old["twin"] | (searched & plain)].drop_duplicates("key")
-    roc(twins(old, "test"), "cells of 2026-11-25, test rows")
+    foretold(twins(old, "test"), "cells of 2026-11-25, test rows", curves)
     found = frame(store, "grid")
     if not len(found):
-        return
+        return curves
     found["twin"] = found["arm"] == "dense"
     found = found.drop_duplicates("key")
     for side in ("validation", "test"):
         tickets = twins(found, side)
-        roc(tickets, f"grid of rates, {side} rows")
+        foretold(tickets, f"grid of rates, {side} rows", curves)
         for r in COMPRESSIONS:
-            roc(tickets[tickets["config.compression"] == r], f"grid, {side} rows, r = {r}")
+            part = tickets[tickets["config.compression"] == r]
+            foretold(part, f"grid, {side} rows, r = {r}", {})
+    return curves
 
 
 def report_table(store: Store) -> None:
@@ -271,16 +285,21 @@ def main() -> None:
     parser.add_argument("stage", choices=["tune", "grid", "report", "table"])
     parser.add_argument("--out", type=Path, default=Path("runs/autopilot"))
     parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--roc", type=Path, help="SVG file for the curves of `grid`")
     options = parser.parse_args()
     store = Store(options.out)
     if options.stage != "table":
         asked = [one.cell for one in cells(options.stage)]
         print(plan_line(asked, store, jobs=options.jobs), flush=True)
         print(run(asked, store, jobs=options.jobs, device="cpu"), flush=True)
-    shows = {"tune": tune_table, "grid": roc_tables, "report": report_table}
-    for stage, show in shows.items():
-        if options.stage in ("table", stage):
-            show(store)
+    if options.stage in ("table", "tune"):
+        tune_table(store)
+    if options.stage in ("table", "grid"):
+        curves = grid_tables(store)
+        if options.roc is not None and curves:
+            write(options.roc, roc(curves))
+    if options.stage in ("table", "report"):
+        report_table(store)
 
 
 if __name__ == "__main__":
