@@ -139,7 +139,10 @@ class PhaseConfig:
         }
         for rule, broken in unfit.items():
             if broken:
-                raise InputError(f"alpha needs {rule}, got alpha={alpha:g} beside {broken!r}")
+                raise InputError(
+                    f"alpha needs {rule}, got alpha={alpha:g} beside {broken!r}; "
+                    "change that, or set alpha to None"
+                )
 
     def n_steps(self, n_rows: int) -> int:
         """Return the optimizer steps of the phase on so many training rows."""

@@ -41,19 +41,21 @@ from secateurs.experiments.spec import (
 )
 from secateurs.experiments.store import Outcome, Store
 from secateurs.measures.quality import classification, probabilistic, recalls
-from secateurs.measures.regime import start_mask_overlap, weight_histogram, weight_movement
+from secateurs.measures.regime import (
+    largest_overlap,
+    start_mask_overlap,
+    weight_histogram,
+    weight_movement,
+)
 from secateurs.measures.size import forward_flops, n_parameters, n_parameters_kept
 from secateurs.networks.init import prunable
 from secateurs.preparation import feature_names, groups
 from secateurs.tickets import Searched, TicketConfig
 from secateurs.training import PhaseConfig, State
 
-__all__ = ["OVERLAP_DENSITY", "Status", "execute"]
+__all__ = ["Status", "execute"]
 
 Status = Literal["done", "already", "busy", "failed"]
-
-OVERLAP_DENSITY = 1 / 8
-"""Density at which the overlap with the start's mask is followed during a search."""
 
 
 # --- what cells share ------------------------------------------------------------------------
@@ -157,11 +159,9 @@ def _search(cell: SearchCell, store: Store, device: torch.device) -> Outcome:
         if epoch not in watched:
             return {}
         state = network.state_dict()
-        scores = {name: state[name].abs() for name in names}
-        mask = masks.keep_top(scores, OVERLAP_DENSITY, allow_empty=True)
         return {
             "weight_movement": weight_movement(scaled, state, names),
-            "start_mask_overlap": start_mask_overlap(start, mask),
+            "start_mask_overlap": largest_overlap(start, state, names),
             "histogram": weight_histogram(state[name] for name in names),
         }
 

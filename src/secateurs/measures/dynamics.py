@@ -11,16 +11,13 @@ from secateurs import masks
 from secateurs.masks import Mask
 from secateurs.measures import kernel
 from secateurs.measures.preactivations import preactivations
-from secateurs.measures.regime import movement_by_layer, start_mask_overlap, weight_movement
+from secateurs.measures.regime import largest_overlap, movement_by_layer, weight_movement
 from secateurs.measures.representation import cka, unchanged_activations
 from secateurs.networks.init import prunable
 from secateurs.regime.centring import Centred
 from secateurs.regime.linearised import linearise
 
-__all__ = ["OVERLAP_DENSITY", "feature_dynamics"]
-
-OVERLAP_DENSITY = 1 / 8
-"""Density of the mask of the present weights whose overlap with the start's is told."""
+__all__ = ["feature_dynamics"]
 
 
 def feature_dynamics(
@@ -104,9 +101,7 @@ def feature_dynamics(
                 change = network(x) - at_start
                 told["deviation"] = kernel.deviation(change, lin(x) - at_start)
         if mask is None:
-            scores = {name: state[name].abs() for name in names}
-            top = masks.keep_top(scores, OVERLAP_DENSITY, allow_empty=True)
-            told["start_mask_overlap"] = start_mask_overlap(before, top)
+            told["start_mask_overlap"] = largest_overlap(before, state, names)
         latest[:] = [(step, now)]
         network.train(was_training)
         return told

@@ -110,9 +110,11 @@ def preactivations(
     {'0': (5, 8), '2': (5, 2)}
     """
     if places not in ("mean", "flat"):
-        raise InputError(f"places must be 'mean' or 'flat', got {places!r}")
+        raise InputError(
+            f"places must be 'mean' or 'flat', got {places!r}; 'mean' fits the rows of a mask"
+        )
     if not len(x):
-        raise InputError("there must be at least one probe, got an empty x")
+        raise InputError("there must be at least one probe, got an empty x; pass rows")
     found = _layers(network, layers)
     parts: dict[str, list[Tensor]] = {name: [] for name in found}
 
@@ -214,11 +216,13 @@ def _check(
     h: Tensor, reference: Tensor, starts: tuple[Tensor | None, Tensor | None], matched: str
 ) -> None:
     if matched not in ("index", "hungarian"):
-        raise InputError(f"matched must be 'index' or 'hungarian', got {matched!r}")
+        raise InputError(
+            f"matched must be 'index' or 'hungarian', got {matched!r}; 'index' needs one start"
+        )
     if h.ndim != 2 or reference.ndim != 2 or len(h) != len(reference):
         raise InputError(
             "preactivations must be [probes, units] of the same probes, got "
-            f"{tuple(h.shape)} and {tuple(reference.shape)}"
+            f"{tuple(h.shape)} and {tuple(reference.shape)}; record both on the same probes"
         )
     if matched == "index" and h.shape != reference.shape:
         raise InputError(

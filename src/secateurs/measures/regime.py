@@ -16,6 +16,8 @@ from secateurs.masks import Mask
 
 __all__ = [
     "HISTOGRAM_EDGES",
+    "OVERLAP_DENSITY",
+    "largest_overlap",
     "log_spaced",
     "movement_by_layer",
     "start_mask_overlap",
@@ -25,6 +27,9 @@ __all__ = [
 
 HISTOGRAM_EDGES = tuple(10 ** (i / 10) for i in range(-50, 11))
 """Edges of the bins of `weight_histogram`: ten a decade from 1e-5 to 10."""
+
+OVERLAP_DENSITY = 1 / 8
+"""Density at which `largest_overlap` compares."""
 
 
 def weight_histogram(weights: Iterable[Tensor]) -> list[int]:
@@ -140,3 +145,24 @@ def start_mask_overlap(start: Mapping[str, Tensor], mask: Mask) -> float:
     1.0
     """
     return masks.iou(masks.top_like({name: start[name].abs() for name in mask}, mask), mask)
+
+
+def largest_overlap(
+    start: Mapping[str, Tensor], state: Mapping[str, Tensor], names: Iterable[str]
+) -> float:
+    """Return the overlap with the start of the mask that magnitude would find now, at density 1/8.
+
+    Args:
+        start: initial weights by name.
+        state: present ones.
+        names: which of them.
+
+    >>> import torch
+    >>> start, turned = {"w": torch.arange(16.0)}, {"w": torch.arange(16.0).flip(0)}
+    >>> largest_overlap(start, start, ["w"]), largest_overlap(start, turned, ["w"])
+    (1.0, 0.0)
+    """
+    top = masks.keep_top(
+        {name: state[name].abs() for name in names}, OVERLAP_DENSITY, allow_empty=True
+    )
+    return start_mask_overlap(start, top)

@@ -86,7 +86,7 @@ def draw_teacher(
     if n_neurons < 1 or not 1 <= kept <= n_inputs:
         raise InputError(
             "a teacher needs a neuron and from 1 to all of its inputs relevant, got "
-            f"{n_neurons} neurons with {kept} of {n_inputs} inputs"
+            f"{n_neurons} neurons with {kept} of {n_inputs} inputs; None is all inputs"
         )
     weights = torch.zeros(n_neurons, n_inputs, dtype=torch.float64)
     for row in weights:

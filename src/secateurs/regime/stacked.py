@@ -65,7 +65,7 @@ def _check(
     if not chained or len(scales) != len(weights):
         raise InputError(
             "weights must be [replicas, n_out, n_in] a layer, with x [replicas, rows, n_in] and a "
-            f"scale a layer, got {shapes}, {tuple(x.shape)} and {len(scales)} scales"
+            f"scale a layer, got {shapes}, {tuple(x.shape)} and {len(scales)} scales; stack them"
         )
     return x.shape[0], x.shape[1]
 
@@ -136,10 +136,10 @@ def _column(value: Tensor | float, n: int, like: Tensor, what: str) -> Tensor:
     if column.ndim > 1 or (column.ndim == 1 and len(column) != n):
         raise InputError(
             f"{what} must be a number or one a replica, got shape {tuple(column.shape)} for "
-            f"{n} replicas"
+            f"{n} replicas; pass one for each"
         )
     if not bool((column > 0).all()):
-        raise InputError(f"{what} must be positive, got {float(column.min()):g}")
+        raise InputError(f"{what} must be positive, got {float(column.min()):g}; raise it")
     return column.expand(n).reshape(n, 1, 1)
 
 
@@ -192,17 +192,21 @@ def train(
     if y.shape != (n, n_rows, weights[-1].shape[1]):
         raise InputError(
             f"y must be [replicas, rows, outputs] = {(n, n_rows, weights[-1].shape[1])}, got "
-            f"{tuple(y.shape)}"
+            f"{tuple(y.shape)}; expand a shared one"
         )
     if steps < 0:
-        raise InputError(f"steps must be at least 0, got {steps}")
+        raise InputError(f"steps must be at least 0, got {steps}; 0 keeps the start")
     like = weights[0]
     kept: list[Tensor | None] = list(masks) if masks is not None else [None] * len(weights)
     if len(kept) != len(weights) or any(
         m is not None and (m.dtype != torch.bool or m.shape != w.shape)
         for m, w in zip(kept, weights, strict=False)
     ):
-        raise InputError("masks must be bool of the shape of the weights, or None, one a layer")
+        got = [None if m is None else (m.dtype, tuple(m.shape)) for m in kept]
+        raise InputError(
+            f"masks must be bool of the shape of the weights, or None, one a layer, got {got}; "
+            "stack one mask a replica"
+        )
     columns = _column(alpha, n, like, "alpha"), _column(lr, n, like, "lr")
     wanted = sorted({step for step in at if 0 <= step <= steps} | {steps})
     widest = max([1, *(w.shape[1] for w in weights[:-1])])
