@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from joblib.externals.loky import get_reusable_executor
 
 from secateurs.errors import InputError
 from secateurs.experiments.engines import RETRIES
@@ -316,6 +317,12 @@ def workers_of(parent):
     """
     children = family(parent, generations=1)
     return [pid for pid, name in children.items() if "popen_loky_posix" in name]
+
+
+@pytest.fixture(autouse=True)
+def no_workers_of_other_tests():
+    """End joblib's idle workers, which wait in this process for whoever needs them next."""
+    get_reusable_executor().shutdown(wait=True, kill_workers=True)
 
 
 def until(true, seconds=60):
