@@ -4,11 +4,13 @@ from collections.abc import Callable
 
 from torch import nn
 
-from secateurs.networks import dense, lenet
+from secateurs.networks import conv, dense, lenet
 
 __all__ = ["NETWORKS"]
 
-NETWORKS: dict[str, Callable[[int, int], nn.Module]] = {
+NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "mlp_tab": dense.mlp_tab,
     "lenet_300_100": lenet.lenet_300_100,
+    "mlp_vis": conv.MLPVis,
+    "cnn": conv.CNN,
 }
