@@ -16,6 +16,7 @@ from secateurs.data.images import (
     read_images,
     statistics,
 )
+from secateurs.data.tables import data_root
 from secateurs.errors import InputError
 
 KEYS = ("x_train", "y_train", "x_test", "y_test")
@@ -109,6 +110,64 @@ def test_named_sets_lie_under_the_data_root(tmp_path, monkeypatch, name, folder)
     same(images, arrays())
 
 
+def coded(x):
+    """Return the residuals that shared data are stored as, byte by byte."""
+    x = x.astype(int).transpose(1, 0, 2, 3)
+    x = np.stack([x[0] - x[1], x[1], x[2] - x[1]])
+    for axis in (2, 3):
+        x = np.diff(x, axis=axis, prepend=0)
+    return (x % 256).astype(np.uint8)
+
+
+def write_halves(folder, made, name="cifar10"):
+    paths = []
+    for part in range(2):
+        halves = {k: v[: len(v) // 2] if part == 0 else v[len(v) // 2 :] for k, v in made.items()}
+        for key in ("x_train", "x_test"):
+            halves[f"{key}_res"] = coded(halves.pop(key))
+        paths.append(folder / f"{name}.part{part}.npz")
+        np.savez(paths[-1], test_jpeg=np.zeros(3), **halves)
+    return paths
+
+
+@pytest.mark.parametrize("folder", ["vision", "."])
+def test_coded_halves_are_decoded_and_joined(tmp_path, monkeypatch, folder):
+    monkeypatch.setenv("SECATEURS_DATA", str(tmp_path))
+    (tmp_path / "vision").mkdir()
+    made = arrays(shape=(3, 6, 5))
+    whole = read_images(write_npz(tmp_path / "whole.npz", shape=(3, 6, 5)))
+    first, second = write_halves(tmp_path / folder, made)
+    images = read_images("cifar10")
+    assert (images.name, images.digest) == ("cifar10", whole.digest)
+    assert images.x_train.flags.c_contiguous
+    np.testing.assert_array_equal(images.x_train, made["x_train"])
+    np.testing.assert_array_equal(read_images(second).x_test, made["x_test"][3:])
+    assert read_images(first).name == "cifar10.part0"
+    np.savez(second, **arrays())
+    refuse("cifar10", r"halves of a set must be alike, but x_train is \(9, 4, 5\)")
+    second.unlink()
+    refuse("cifar10", "there is none")
+
+
+@pytest.mark.parametrize("bad", [np.zeros((9, 3, 4, 5), dtype=np.uint8), np.zeros((3, 9, 4, 5))])
+def test_coded_images_that_are_not_are_refused(tmp_path, bad):
+    made = arrays()
+    np.savez(tmp_path / "toy.npz", x_train_res=bad, **{k: made[k] for k in KEYS[1:]})
+    refuse(tmp_path / "toy.npz", "coded images must be uint8 .3, rows, height, width.")
+
+
+def test_cifar10_as_stored_has_the_published_figures():
+    if not (data_root() / "vision" / "cifar10.part1.npz").is_file():
+        pytest.skip("needs SECATEURS_DATA with vision/cifar10.part0.npz and part1")
+    images = read_images("cifar10")
+    assert images.x_train.shape[1:] == images.x_test.shape[1:] == (3, 32, 32)
+    assert np.bincount(images.y_train).tolist() == [5000] * 10
+    assert np.bincount(images.y_test).tolist() == [1000] * 10
+    mean, std = statistics(images.x_train)
+    np.testing.assert_allclose(mean, [0.49140, 0.48216, 0.44653], atol=5e-6)
+    np.testing.assert_allclose(std, [0.24703, 0.24349, 0.26159], atol=5e-6)
+
+
 @pytest.mark.parametrize("key", KEYS)
 def test_the_digest_tells_every_array(tmp_path, key):
     before = read_images(write_npz(tmp_path / "a.npz"))
@@ -144,7 +203,10 @@ def test_a_file_is_read_once_until_it_changes_and_cannot_be_altered_in_memory(tm
     ("source", "words"),
     [
         ("nowhere.npz", "there is no 'nowhere.npz'"),
-        ("fashion", "images are mnist, fashion_mnist, sklearn:digits, .*there is no 'fashion'"),
+        (
+            "fashion",
+            "images are mnist, fashion_mnist, cifar10, .*, sklearn:digits, .*there is no 'fashion'",
+        ),
         ("sklearn:iris", "there is no 'sklearn:iris'"),
         ("images.png", "got 'images.png', so convert it"),
         ("empty", "needs train-images-idx3-ubyte or train-images-idx3-ubyte.gz.*has neither"),

@@ -21,10 +21,13 @@ from secateurs.seeds import derive
 
 __all__ = ["IMAGE_SETS", "Images", "choose", "normalised", "read_images", "statistics"]
 
-IMAGE_SETS = ("mnist", "fashion_mnist")
-"""Sets that are looked for by name: `vision/NAME.npz`, else `NAME.npz`, under `data_root()`."""
+IMAGE_SETS = ("mnist", "fashion_mnist", "cifar10", "cifar100", "svhn")
+"""Sets that are looked for by name: `vision/NAME.npz`, else `NAME.npz`, under `data_root()`; a set
+of two halves is NAME.part0.npz and NAME.part1.npz."""
 
 _ARRAYS = ("x_train", "y_train", "x_test", "y_test")
+# Lossless residuals, which compress better than the images.
+_CODED = {"x_train": "x_train_res", "x_test": "x_test_res"}
 # As published by LeCun: the file's name and the number that it opens with.
 _IDX = {
     "x_train": ("train-images-idx3-ubyte", 2051),
@@ -94,23 +97,33 @@ def read_images(source: str | Path) -> Images:
     """
     text = os.fspath(source)
     if text == "sklearn:digits":
-        return _read(text, ())
-    path = _named(text) if text in IMAGE_SETS else Path(text).expanduser()
-    if not path.exists():
-        raise InputError(f"images are {_SOURCES}; there is no {text!r}, so check the name")
-    if not path.is_dir() and path.suffix.lower() != ".npz":
-        raise InputError(f"images are {_SOURCES}; got {text!r}, so convert it to .npz")
-    files = sorted(path.iterdir()) if path.is_dir() else [path]
+        return _read("digits", (), text)
+    if text in IMAGE_SETS:
+        name, paths = text, _named(text)
+    else:
+        path = Path(text).expanduser()
+        name, paths = path.name if path.is_dir() else path.stem, (path,)
+    for path in paths:
+        if not path.exists():
+            raise InputError(f"images are {_SOURCES}; there is no {text!r}, so check the name")
+        if not path.is_dir() and path.suffix.lower() != ".npz":
+            raise InputError(f"images are {_SOURCES}; got {text!r}, so convert it to .npz")
+    files = [
+        file for path in paths for file in (sorted(path.iterdir()) if path.is_dir() else [path])
+    ]
     stats = [file.stat() for file in files]
     changed = tuple((one.st_ino, one.st_mtime_ns, one.st_size) for one in stats)
-    return _read(str(path.absolute()), changed)
+    return _read(name, changed, *(str(path.absolute()) for path in paths))
 
 
-def _named(name: str) -> Path:
+def _named(name: str) -> tuple[Path, ...]:
     root = data_root()
-    for path in (root / "vision" / f"{name}.npz", root / f"{name}.npz"):
-        if path.is_file():
-            return path
+    for folder in (root / "vision", root):
+        whole, *parts = (folder / f"{name}{end}.npz" for end in ("", ".part0", ".part1"))
+        if whole.is_file():
+            return (whole,)
+        if all(part.is_file() for part in parts):
+            return tuple(parts)
     raise InputError(
         f"{name} must be a file {str(root / 'vision' / f'{name}.npz')!r} and there is none; put it"
         " there, or set SECATEURS_DATA to the folder that has vision/"
@@ -118,14 +131,16 @@ def _named(name: str) -> Path:
 
 
 @functools.lru_cache(maxsize=2)
-def _read(source: str, changed: Hashable) -> Images:  # what was written anew is read anew
-    path = Path(source)
+def _read(name: str, changed: Hashable, *sources: str) -> Images:  # what was written anew is read
+    source, path = sources[0], Path(sources[0])
     if source == "sklearn:digits":
-        name, arrays = "digits", _digits()
+        arrays = _digits()
     elif path.is_dir():
-        name, arrays = path.name, {key: _idx(path, *_IDX[key]) for key in _ARRAYS}
+        arrays = {key: _idx(path, *_IDX[key]) for key in _ARRAYS}
     else:
-        name, arrays = path.stem, _npz(path)
+        arrays = _npz(path)
+        for other in map(Path, sources[1:]):
+            arrays = _joined(arrays, _npz(other), other)
     return _checked(name, source, arrays)
 
 
@@ -144,10 +159,14 @@ def _npz(path: Path) -> _Arrays:
         # NumPy leaves a file open that it opened itself and could not read.
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             names = list(file.files)
-            arrays = {name: file[name] for name in _ARRAYS if name in names}
+            wanted = [name for name in (*_ARRAYS, *_CODED.values()) if name in names]
+            arrays = {name: file[name] for name in wanted}
     # `AttributeError` and `TypeError`: one bare array, which is no context
     except (*_UNREADABLE, AttributeError, TypeError) as err:
         raise _damaged(path, ".npz", err) from err
+    for plain, coded in _CODED.items():
+        if plain not in arrays and coded in arrays:
+            arrays[plain] = _decoded(arrays.pop(coded), path)
     if lacking := [name for name in _ARRAYS if name not in arrays]:
         raise InputError(
             f"an .npz of images needs {', '.join(_ARRAYS)}, but {str(path)!r} lacks"
@@ -155,6 +174,30 @@ def _npz(path: Path) -> _Arrays:
             " save it with those"
         )
     return arrays
+
+
+def _joined(first: _Arrays, second: _Arrays, path: Path) -> _Arrays:
+    for key in _ARRAYS:
+        shapes = first[key].shape[1:], second[key].shape[1:]
+        if shapes[0] != shapes[1] or not first[key].ndim or not second[key].ndim:
+            raise InputError(
+                f"halves of a set must be alike, but {key} is {second[key].shape} in {str(path)!r}"
+                f" and {first[key].shape} in the first; write both again"
+            )
+    return {key: np.concatenate([first[key], second[key]]) for key in _ARRAYS}
+
+
+def _decoded(residuals: NDArray[np.generic], path: Path) -> NDArray[np.uint8]:
+    """Return the images whose differences along rows and columns these are, R and B less G."""
+    if residuals.dtype != np.uint8 or residuals.ndim != 4 or len(residuals) != 3:
+        raise InputError(
+            f"coded images must be uint8 [3, rows, height, width], got {residuals.dtype}"
+            f" {residuals.shape} in {str(path)!r}; write the file again"
+        )
+    x = np.cumsum(np.cumsum(residuals, axis=2, dtype=np.uint8), axis=3, dtype=np.uint8)
+    x[0] += x[1]
+    x[2] += x[1]
+    return np.ascontiguousarray(x.swapaxes(0, 1))
 
 
 def _idx(folder: Path, name: str, magic: int) -> NDArray[np.uint8]:
