@@ -1,0 +1,53 @@
+"""Views of images, one image and one pixel at a time, on parameters that were drawn before."""
+
+import colorsys
+
+import torch
+import torch.nn.functional as F
+
+
+def crop(image, *, top, left, height, width, flipped=False):
+    """Cut out, resize to the old size, mirror."""
+    part = image[None, :, top : top + height, left : left + width]
+    out = F.interpolate(part, size=image.shape[1:], mode="bilinear", align_corners=False)[0]
+    return out.flip(2) if flipped else out
+
+
+def grey(image):
+    if len(image) == 1:
+        return image
+    return (0.299 * image[0] + 0.587 * image[1] + 0.114 * image[2])[None]
+
+
+def brightness(image, factor):
+    return (image * factor).clamp(0, 255)
+
+
+def contrast(image, factor):
+    return (factor * image + (1 - factor) * grey(image).mean()).clamp(0, 255)
+
+
+def saturation(image, factor):
+    return (factor * image + (1 - factor) * grey(image)).clamp(0, 255)
+
+
+def hue(image, turn):
+    if len(image) == 1:
+        return image
+    out = torch.empty_like(image)
+    for row in range(image.shape[1]):
+        for column in range(image.shape[2]):
+            h, s, v = colorsys.rgb_to_hsv(*image[:, row, column].tolist())
+            out[:, row, column] = torch.tensor(colorsys.hsv_to_rgb((h + turn) % 1, s, v))
+    return out.clamp(0, 255)
+
+
+STEPS = (brightness, contrast, saturation, hue)
+
+
+def jitter(image, *, factors, order, applied=True):
+    """Apply the four in the order given."""
+    if applied:
+        for kind in order:
+            image = STEPS[kind](image, factors[kind])
+    return image
