@@ -45,8 +45,8 @@ def test_empty_layers_are_refused(n_inputs, n_outputs, widths):
         MLP(n_inputs, n_outputs, widths=widths)
 
 
-@pytest.mark.parametrize("name", sorted(NETWORKS))
-def test_every_named_network_is_built_from_inputs_and_outputs(name):
+@pytest.mark.parametrize("name", sorted(NETWORKS.keys() - {"cnn", "mlp_vis", "resnet18"}))
+def test_every_named_network_of_rows_is_built_from_inputs_and_outputs(name):
     network = NETWORKS[name](3, 2).eval()
     assert network(torch.zeros(2, 3)).shape == (2, 2)
 

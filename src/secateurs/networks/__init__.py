@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from torch import nn
 
-from secateurs.networks import conv, dense, lenet
+from secateurs.networks import conv, dense, lenet, resnet
 
 __all__ = ["NETWORKS"]
 
@@ -13,4 +13,5 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "lenet_300_100": lenet.lenet_300_100,
     "mlp_vis": conv.MLPVis,
     "cnn": conv.CNN,
+    "resnet18": resnet.ResNet18,
 }
