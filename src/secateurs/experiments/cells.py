@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from secateurs import autopilot, checkpoint, masks, model_directory, schedules, tickets, training
 from secateurs import device as devices
 from secateurs.data.batches import batch_spans
+from secateurs.data.image_views import IMAGE_VIEWS
 from secateurs.data.views import View, compose, corruption, pixel_corruption, shift
 from secateurs.errors import InputError
 from secateurs.experiments import material, peers, probes, student_teacher, trained
@@ -40,6 +41,7 @@ from secateurs.experiments.spec import (
     title,
 )
 from secateurs.experiments.store import Outcome, Store
+from secateurs.measures.invariance import contrastive_loss
 from secateurs.measures.quality import classification, probabilistic, recalls
 from secateurs.measures.regime import (
     largest_overlap,
@@ -50,6 +52,7 @@ from secateurs.measures.regime import (
 from secateurs.measures.size import forward_flops, n_parameters, n_parameters_kept
 from secateurs.networks.init import prunable
 from secateurs.preparation import feature_names, groups
+from secateurs.seeds import stream
 from secateurs.tickets import Searched, TicketConfig
 from secateurs.training import PhaseConfig, State
 
@@ -57,11 +60,16 @@ __all__ = ["Status", "execute"]
 
 Status = Literal["done", "already", "busy", "failed"]
 
+GAP_ROWS = 1_024
+"""Training and validation images, at most, on which the contrastive term is told each epoch."""
+
 
 # --- what cells share ------------------------------------------------------------------------
 
 
 def _view(cell: SearchCell | TicketCell, prepared: Prepared, device: torch.device) -> View | None:
+    if cell.view is not None:
+        return IMAGE_VIEWS[cell.view]()
     if not (cell.corruption_rate or cell.shift):
         return None
     x = prepared.data.train[0].to(device)
@@ -154,16 +162,19 @@ def _search(cell: SearchCell, store: Store, device: torch.device) -> Outcome:
     scaled = {name: cell.init_scale * start[name] for name in names}
 
     watched = _watched_epochs(n_epochs)
+    view = _view(cell, prepared, device)
 
     def watch(network: nn.Module, epoch: int) -> dict[str, Any]:
-        if epoch not in watched:
-            return {}
+        told: dict[str, Any] = {}
         state = network.state_dict()
-        return {
-            "weight_movement": weight_movement(scaled, state, names),
-            "start_mask_overlap": largest_overlap(start, state, names),
-            "histogram": weight_histogram(state[name] for name in names),
-        }
+        if epoch in watched or prepared.pixels is not None:
+            told["weight_movement"] = weight_movement(scaled, state, names)
+            told["histogram"] = weight_histogram(state[name] for name in names)
+        if epoch in watched:
+            told["start_mask_overlap"] = largest_overlap(start, state, names)
+        if prepared.pixels is not None and view is not None:
+            told |= _contrastive_gap(cell, network, prepared, view, device)
+        return told
 
     config = TicketConfig(
         search=cell.search,
@@ -182,7 +193,7 @@ def _search(cell: SearchCell, store: Store, device: torch.device) -> Outcome:
         material.training_data(cell, prepared),
         config,
         seed=cell.seed,
-        view=_view(cell, prepared, device),
+        view=view,
         device=device,
         checkpoint_dir=store.checkpoint(key(cell)),
         watch=watch,
@@ -200,6 +211,30 @@ def _search(cell: SearchCell, store: Store, device: torch.device) -> Outcome:
     }
     tensors = checkpoint.nest(state=searched.state, kept=searched.kept or {})
     return Outcome(result=result, history=searched.history, tensors=tensors)
+
+
+def _contrastive_gap(
+    cell: SearchCell, network: nn.Module, prepared: Prepared, view: View, device: torch.device
+) -> dict[str, float]:
+    """Return the contrastive term of training and of validation images, the same in all epochs."""
+    phase, told = cell.search, {}
+    sides = {"training": prepared.data.train, "validation": prepared.data.validation}
+    for side, pair in sides.items():
+        if pair is None or len(pair[0]) < phase.batch_size:
+            continue
+        shuffled = torch.randperm(len(pair[0]), generator=stream(cell.seed, "gap", side))
+        rows = shuffled[:GAP_ROWS]
+        told[f"{side}_contrastive"] = contrastive_loss(
+            network,
+            pair[0][rows].to(device),
+            pair[1][rows].to(device),
+            view,
+            generator=stream(cell.seed, "gap", side, "view", device=device),
+            contrastive=phase.contrastive,
+            temperature=phase.temperature,
+            batch_size=phase.batch_size,
+        )
+    return told
 
 
 def _steering(
@@ -299,6 +334,8 @@ def _ticket(cell: TicketCell, store: Store, device: torch.device) -> Outcome:
     }
     meta: dict[str, Any] = {
         "n_inputs": data.train[0][0].numel(),
+        "inputs": list(data.train[0].shape[1:]),
+        "raw": prepared.pixels is not None,
         "n_outputs": len(prepared.classes),
         "widths": list(cell.widths),
         "dropout": cell.dropout,

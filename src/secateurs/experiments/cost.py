@@ -7,7 +7,7 @@ from math import ceil
 import torch
 
 from secateurs import device as devices
-from secateurs import tabular, training
+from secateurs import training
 from secateurs.data.batches import Data
 from secateurs.data.images import read_images
 from secateurs.data.tables import Table, read_table
@@ -16,6 +16,7 @@ from secateurs.experiments import probes, student_teacher
 from secateurs.experiments.spec import (
     Cell,
     ImageRows,
+    NetworkName,
     PeerCell,
     ProbeCell,
     Rows,
@@ -23,6 +24,8 @@ from secateurs.experiments.spec import (
     StudentTeacherCell,
     TicketCell,
 )
+from secateurs.experiments.trained import blank
+from secateurs.networks.init import initialise_
 from secateurs.training import PhaseConfig
 
 __all__ = ["estimate"]
@@ -43,29 +46,31 @@ about three of what was measured on one core of a server, at 700 to 20,000 rows.
 
 
 @lru_cache(maxsize=256)
-def _step_seconds(widths: tuple[int, ...], n_inputs: int, batch_size: int) -> float:
+def _step_seconds(
+    name: NetworkName, inputs: tuple[int, ...], widths: tuple[int, ...], phase: PhaseConfig
+) -> float:
     """Return the time of one training step on this machine, tried out on made rows."""
     generator = torch.Generator().manual_seed(0)
-    x = torch.randn(3 * batch_size, n_inputs, generator=generator)
+    x = torch.randn(3 * phase.batch_size, *inputs, generator=generator)
     y = torch.randint(2, (len(x),), generator=generator)
-    network = tabular.start_network(n_inputs, 2, widths, seed=0)
-    phase = PhaseConfig(epochs=2, batch_size=batch_size)
+    network = blank(name, inputs, 2, widths=widths).to_empty(device="cpu")
+    initialise_(network, generator=generator)
     with devices.one_thread():
         done = training.train(network, Data(train=(x, y)), phase, name="estimate", seed=0)
     return float(done.history[-1]["seconds"]) / 3
 
 
 @lru_cache(maxsize=1024)
-def _shape(rows: Rows | ImageRows) -> tuple[int, int]:
-    """Return training rows and columns, roughly: categories are not counted."""
+def _shape(rows: Rows | ImageRows) -> tuple[int, tuple[int, ...]]:
+    """Return training rows and the shape of one, roughly: categories are not counted."""
     if isinstance(rows, ImageRows):
         x = read_images(rows.dataset).x_train
-        return rows.n_train or len(x) - rows.n_validation, x[0].size
+        return rows.n_train or len(x) - rows.n_validation, x.shape[1:]
     frame = _table(rows.dataset).frame
     share = (1 - 1 / rows.test_folds) * (
         1 - 1 / rows.validation_folds if rows.validation_folds else 1
     )
-    return max(2, int(len(frame) * share)), max(1, frame.shape[1] - 1)
+    return max(2, int(len(frame) * share)), (max(1, frame.shape[1] - 1),)
 
 
 @lru_cache(maxsize=1024)
@@ -110,18 +115,20 @@ def estimate(cell: Cell) -> float:
     if isinstance(cell, StudentTeacherCell):
         return student_teacher.n_steps(cell) * student_teacher.step_seconds(cell.rows, cell.width)
     try:
-        n_rows, n_columns = _shape(cell.rows)
+        n_rows, inputs = _shape(cell.rows)
     except InputError:
         return 0.0
     if isinstance(cell, TicketCell) and cell.n_tickets > 1:
         return 1.0
     if isinstance(cell, ProbeCell):
-        return _probe_steps(cell) * _step_seconds(cell.ticket.widths, n_columns, _STEP)
+        ticket, phase = cell.ticket, PhaseConfig(epochs=2, batch_size=_STEP)
+        return _probe_steps(cell) * _step_seconds(ticket.network, inputs, ticket.widths, phase)
     if isinstance(cell, PeerCell):
-        return _PEER_SECONDS[cell.model](n_rows, n_columns, _n_outputs(cell.rows))
+        return _PEER_SECONDS[cell.model](n_rows, inputs[0], _n_outputs(cell.rows))
     phase = cell.search if isinstance(cell, SearchCell) else cell.config.finetune
     passes = 2 if phase.contrastive_weight else 1
     steps = phase.n_steps(n_rows) * passes
     if not steps:
         return 0.1
-    return steps * _step_seconds(cell.widths, n_columns, phase.batch_size)
+    tried = PhaseConfig(epochs=2, batch_size=phase.batch_size, precision=phase.precision)
+    return steps * _step_seconds(cell.network, inputs, cell.widths, tried)

@@ -40,9 +40,10 @@ def follow(cell: SearchCell | TicketCell, prepared: Prepared, device: torch.devi
         device: of the network.
 
     Returns:
-        what `training.train` calls, or None for tables and without validation images.
+        what `training.train` calls, or None for tables, for raw images (those experiments stop
+        nowhere early, and it would cost more than their training) and without validation images.
     """
-    if prepared.data.validation is None or not isinstance(cell.rows, ImageRows):
+    if prepared.data.validation is None or not isinstance(cell.rows, ImageRows) or cell.rows.raw:
         return None
     sides = [(x.to(device), y.to(device)) for x, y in (prepared.data.validation, prepared.test)]
     seen: dict[nn.Module, Callable[[], Tensor]] = {}

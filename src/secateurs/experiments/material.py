@@ -13,6 +13,7 @@ from secateurs.experiments.spec import SearchCell, TicketCell, key, title
 from secateurs.experiments.store import Store
 from secateurs.experiments.trained import blank, trained
 from secateurs.networks.init import initialise_
+from secateurs.networks.pixels import Normalise
 from secateurs.seeds import stream
 from secateurs.tickets import Searched
 
@@ -33,12 +34,17 @@ def start(cell: SearchCell | TicketCell, prepared: Prepared) -> nn.Module:
     """Return the network that the cell's seed starts from, unscaled."""
     network = blank(
         cell.network,
-        prepared.data.train[0][0].numel(),
+        prepared.data.train[0].shape[1:],
         len(prepared.classes),
         widths=cell.widths,
         dropout=cell.dropout,
         skip=cell.skip,
+        raw=prepared.pixels is not None,
     ).to_empty(device="cpu")
+    for module in network.modules():
+        if isinstance(module, Normalise):
+            assert prepared.pixels is not None
+            module.load_state_dict(Normalise(*prepared.pixels).state_dict())
     initialise_(network, generator=stream(cell.seed, "init"))
     return network
 

@@ -37,6 +37,8 @@ class Prepared:
         seen: share of the test rows whose features also occur in training.
         digest: of the table or images as they were read: equal for equal ones.
         background: the value of an empty pixel, once normalised; 0 for tables.
+        pixels: means and deviations of the channels of raw images, for the network to normalise
+            them; None for other rows.
     """
 
     data: Data
@@ -47,6 +49,7 @@ class Prepared:
     seen: float
     digest: str
     background: float = 0.0
+    pixels: tuple[list[float], list[float]] | None = None
 
 
 def split(
@@ -122,9 +125,8 @@ def _images(rows: ImageRows) -> Prepared:
     classes = np.unique(np.concatenate([images.y_train, images.y_test]))
 
     def pair(x: NDArray[np.uint8], y: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-        return torch.from_numpy(normalised(x, mean, std)), torch.from_numpy(
-            np.searchsorted(classes, y)
-        )
+        told = torch.tensor(x) if rows.raw else torch.from_numpy(normalised(x, mean, std))
+        return told, torch.from_numpy(np.searchsorted(classes, y))
 
     fitted = pair(images.x_train[train], images.y_train[train])
     watched = pair(images.x_train[held], images.y_train[held]) if len(held) else None
@@ -138,6 +140,7 @@ def _images(rows: ImageRows) -> Prepared:
         seen=_seen(fitted[0], test[0]),
         digest=images.digest,
         background=float((-mean / std).mean()),
+        pixels=(mean.tolist(), std.tolist()) if rows.raw else None,
     )
 
 

@@ -35,6 +35,7 @@ __all__ = [
     "StudentTeacherCell",
     "TaskRows",
     "TicketCell",
+    "ViewName",
     "cell_from_json",
     "key",
     "needs",
@@ -84,16 +85,19 @@ class ImageRows:
     """Which images of which set are trained on and watched; the set's own test images are tested.
 
     Args:
-        dataset: "mnist", "fashion_mnist", sklearn:digits, or a file; see `data.images`.
+        dataset: "mnist", "cifar10", sklearn:digits, a file, ...; see `data.images`.
         split: seed of the draw of validation and training images, paired over arms.
         n_validation: training images that are watched and never trained on, stratified.
         n_train: how many of the rest are trained on, stratified; None is all of them.
+        raw: they stay uint8 and the network normalises them, so that views see colours; without,
+            they are normalised once.
     """
 
     dataset: str
     split: int = 0
     n_validation: int = 5_000
     n_train: int | None = None
+    raw: bool = field(default=False, metadata=LATER)
 
     def __post_init__(self) -> None:
         few = self.n_train is not None and self.n_train < 2
@@ -104,13 +108,50 @@ class ImageRows:
             )
 
 
-NetworkName = Literal["mlp", "lenet_300_100"]
+NetworkName = Literal["mlp", "lenet_300_100", "mlp_vis", "cnn", "resnet18", "resnet18_cifar"]
+ViewName = Literal["simclr", "crop", "flip", "colour", "grayscale"]
 
 
 def _selects(phase: PhaseConfig) -> bool:
     """Return whether a phase treats the prunable weights unlike all others."""
     optimizer = phase.optimizer
     return isinstance(optimizer, BetaLasso) or getattr(optimizer, "encoder_lr", None) is not None
+
+
+def _drop_views(cell: "SearchCell | TicketCell", *, contrasts: bool) -> None:
+    """Put the settings of views back where no view is drawn, or where another one is named."""
+    if not contrasts or cell.view is not None:
+        object.__setattr__(cell, "corruption_rate", 0.0)
+        object.__setattr__(cell, "shift", 0)
+    if not contrasts:
+        object.__setattr__(cell, "view", None)
+
+
+def _check_network(cell: "TicketCell") -> None:
+    images = isinstance(cell.rows, ImageRows)
+    raw = isinstance(cell.rows, ImageRows) and cell.rows.raw
+    if images and cell.network == "mlp":
+        raise InputError(
+            f"images need a network of images, got {cell.network!r} for {cell.rows.dataset}; "
+            "set network to 'lenet_300_100' and widths to two sizes, or to 'cnn' and widths to one"
+        )
+    if cell.network not in ("mlp", "lenet_300_100") and not (raw and len(cell.widths) == 1):
+        raise InputError(
+            f"{cell.network} takes images as they are and one width, got {cell.widths} for "
+            f"{cell.rows.dataset}; set rows.raw to true and widths to (alpha,)"
+        )
+    if cell.shift < 0 or (cell.shift and (not images or raw)):
+        raise InputError(
+            "shift is of normalised images, by 0 or more pixels, got "
+            f"{cell.shift} for {cell.rows.dataset}; set it to 0, or name a view of raw images"
+        )
+    contrasts = cell.config.search.contrastive_weight or cell.config.finetune.contrastive_weight
+    if contrasts and raw != (cell.view is not None):
+        raise InputError(
+            "a contrastive weight needs a named view of raw images, and no other rows have one, "
+            f"got view={cell.view!r} for {cell.rows.dataset}; set view, such as 'simclr', and "
+            "rows.raw to true, or neither"
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -137,11 +178,10 @@ class SearchCell:
     only: tuple[str, ...] | None = field(default=None, metadata=LATER)
     n_probes: int = field(default=0, metadata=LATER)
     movement: float | None = field(default=None, metadata=LATER)
+    view: ViewName | None = field(default=None, metadata=LATER)
 
     def __post_init__(self) -> None:
-        if not self.search.contrastive_weight:
-            object.__setattr__(self, "corruption_rate", 0.0)
-            object.__setattr__(self, "shift", 0)
+        _drop_views(self, contrasts=bool(self.search.contrastive_weight))
         if not _selects(self.search):
             object.__setattr__(self, "only", None)
 
@@ -163,8 +203,12 @@ class TicketCell:
         seed: of the start, the order of the data, views and controls.
         n_tickets: members of the ensemble; member i has the seed `seed + i * MEMBER_SEED`.
         dropout, skip: of the MLP, in the search and in the finetuning.
-        network: "mlp" (BatchNorm) or "lenet_300_100" (biases, no BatchNorm, Glorot start).
-        shift: pixels by which views of images are moved at most; counts as corruption_rate does.
+        network: "mlp" (BatchNorm) or "lenet_300_100" (biases, no BatchNorm, Glorot start); of raw
+            images also "mlp_vis" and "cnn", whose one width is the paper's alpha, and "resnet18"
+            (with "_cifar" for small images), whose one width is that of its first stage.
+        shift: pixels by which views of normalised images are moved at most; counts as
+            corruption_rate does.
+        view: of raw images, by its name in `data.image_views.IMAGE_VIEWS`; counts likewise.
     """
 
     rows: Rows | ImageRows
@@ -178,6 +222,7 @@ class TicketCell:
     skip: bool = field(default=False, metadata=LATER)
     network: NetworkName = field(default="mlp", metadata=LATER)
     shift: int = field(default=0, metadata=LATER)
+    view: ViewName | None = field(default=None, metadata=LATER)
 
     def __post_init__(self) -> None:
         if self.n_tickets < 1:
@@ -187,17 +232,7 @@ class TicketCell:
                 f"dropout and skip are the MLP's, got {self.dropout:g} and {self.skip} for "
                 f"{self.network}; leave them at their defaults"
             )
-        images = isinstance(self.rows, ImageRows)
-        if images and self.network == "mlp":
-            raise InputError(
-                f"images need a network of images, got {self.network!r} for {self.rows.dataset}; "
-                "set network to 'lenet_300_100' and widths to two sizes"
-            )
-        if self.shift < 0 or (self.shift and not images):
-            raise InputError(
-                "shift is of images, by 0 or more pixels, got "
-                f"{self.shift} for {self.rows.dataset}; set it to 0"
-            )
+        _check_network(self)
         config = self.config
         if config.compression == 1:
             selects = _selects(config.search) or _selects(config.finetune)
@@ -216,9 +251,8 @@ class TicketCell:
         if not config.search.epochs:
             config = replace(config, movement=None)
         object.__setattr__(self, "config", config)
-        if not (config.search.contrastive_weight or config.finetune.contrastive_weight):
-            object.__setattr__(self, "corruption_rate", 0.0)
-            object.__setattr__(self, "shift", 0)
+        contrasts = config.search.contrastive_weight or config.finetune.contrastive_weight
+        _drop_views(self, contrasts=bool(contrasts))
 
     @property
     def members(self) -> tuple["TicketCell", ...]:
@@ -270,6 +304,7 @@ class TicketCell:
             skip=self.skip,
             network=self.network,
             shift=self.shift,
+            view=self.view,
             only=self.config.only,
             movement=self.config.movement,
         )

@@ -1,5 +1,6 @@
-"""The network of a finished ticket, back from the store."""
+"""The network of a cell, blank, or back from the store when its ticket is finished."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,9 +12,11 @@ from secateurs.experiments.spec import NetworkName
 from secateurs.experiments.store import Store
 from secateurs.masks import Mask
 from secateurs.model_directory import unpack
+from secateurs.networks.conv import CNN, MLPVis
 from secateurs.networks.dense import MLP
 from secateurs.networks.init import prunable
 from secateurs.networks.lenet import LeNet300100
+from secateurs.networks.pixels import Normalise
 
 __all__ = ["PROBA", "blank", "probabilities", "trained"]
 
@@ -23,22 +26,53 @@ PROBA = "proba"
 
 def blank(
     network: NetworkName,
-    n_inputs: int,
+    inputs: Sequence[int],
     n_outputs: int,
     *,
     widths: Sequence[int],
     dropout: float = 0.0,
     skip: bool = False,
+    raw: bool = False,
 ) -> nn.Module:
     """Return a network of a cell without memory, on the meta device: names and shapes.
 
-    >>> blank("lenet_300_100", 784, 10, widths=(300, 100)).decoder
+    Args:
+        network: which.
+        inputs: shape of one row: (columns,), or (channels, height, width).
+        n_outputs: number of classes.
+        widths: sizes, as of a `TicketCell`.
+        dropout: of the MLP.
+        skip: of the MLP.
+        raw: whether it normalises images itself, by statistics that are still to be filled in.
+
+    >>> blank("lenet_300_100", (784,), 10, widths=(300, 100)).decoder
     Linear(in_features=100, out_features=10, bias=True)
     """
+    n_inputs = math.prod(inputs)
     with torch.device("meta"):  # torch's own initialisation would move its global generator
+        if network == "mlp":
+            return MLP(n_inputs, n_outputs, widths=widths, dropout=dropout, skip=skip)
+        normalise = Normalise([0.0] * inputs[0], [1.0] * inputs[0]) if raw else None
         if network == "lenet_300_100":
-            return LeNet300100(n_inputs, n_outputs, widths=widths)
-        return MLP(n_inputs, n_outputs, widths=widths, dropout=dropout, skip=skip)
+            lenet = LeNet300100(n_inputs, n_outputs, widths=widths)
+            if normalise is not None:
+                lenet.encoder[0] = nn.Sequential(normalise, nn.Flatten())
+            return lenet
+        channels, size, _ = inputs
+        if network in ("resnet18", "resnet18_cifar"):
+            from secateurs.networks.resnet import ResNet18
+
+            return ResNet18(
+                n_outputs=n_outputs,
+                channels=channels,
+                width=widths[0],
+                stem="cifar" if network == "resnet18_cifar" else "imagenet",
+                normalise=normalise,
+            )
+        make = MLPVis if network == "mlp_vis" else CNN
+        return make(
+            widths[0], size=size, channels=channels, n_outputs=n_outputs, normalise=normalise
+        )
 
 
 def trained(store: Store, cell_key: str) -> tuple[nn.Module, Mask]:
@@ -49,10 +83,11 @@ def trained(store: Store, cell_key: str) -> tuple[nn.Module, Mask]:
     """
     tensors, meta = store.tensors(cell_key)
     packed = {name: t for name, t in tensors.items() if not name.startswith(f"{PROBA}/")}
-    told = {name: meta[name] for name in ("dropout", "skip") if name in meta}  # they came later
+    # these came later
+    told = {name: meta[name] for name in ("dropout", "skip", "raw") if name in meta}
     network = blank(
         meta.get("network", "mlp"),
-        meta["n_inputs"],
+        meta.get("inputs") or (meta["n_inputs"],),
         meta["n_outputs"],
         widths=tuple(meta["widths"]),
         **told,

@@ -13,10 +13,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from secateurs import objectives
+from secateurs.data.batches import batch_spans
 from secateurs.data.views import View
 from secateurs.errors import InputError
 
-__all__ = ["consistency", "distances", "invariance_ratio", "represent", "under_view"]
+__all__ = [
+    "consistency",
+    "contrastive_loss",
+    "distances",
+    "invariance_ratio",
+    "represent",
+    "under_view",
+]
 
 _ROWS = 1024  # of a forward pass: bounds the memory
 _ROUNDINGS = 16  # steps of a float by which equal representations may differ
@@ -234,3 +243,57 @@ def under_view(
         "own": own,
         **consistency(outputs.argmax(1).repeat(n_views), labels),
     }
+
+
+@torch.no_grad()
+def contrastive_loss(
+    network: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    view: View,
+    *,
+    generator: torch.Generator,
+    contrastive: objectives.Contrastive = objectives.nce,
+    temperature: float = 1.0,
+    batch_size: int = 128,
+    encoder: str = "encoder",
+) -> float:
+    """Return the contrastive term of rows in evaluation mode, as the mean over batches (eq. 9).
+
+    Of training and of validation rows it tells whether the term is overfitted, as the paper says
+    that contrastive learning is (sec. 3.2.1). Its negatives are those of a batch: compare losses of
+    equal batch sizes only, on rows in random order. A last batch that is not full is left out.
+
+    Args:
+        network: any module; it is left as it was.
+        x: [rows, ...] inputs.
+        y: [rows] class indices.
+        view: g(x), called as view(x, generator).
+        generator: of the views.
+        contrastive: the term, such as `objectives.nce`.
+        temperature: of the term.
+        batch_size: rows of a batch.
+        encoder: name of the submodule whose output is the hidden representation.
+
+    Raises:
+        InputError: fewer rows than a batch, or no such submodule.
+
+    >>> network = nn.Sequential(nn.Linear(2, 3))
+    >>> x, y = torch.eye(2), torch.tensor([0, 1])
+    >>> draws = torch.Generator()
+    >>> told = contrastive_loss(
+    ...     network, x, y, lambda x, _: x, generator=draws, batch_size=2, encoder="0"
+    ... )
+    >>> told < 0.1
+    True
+    """
+    if len(x) < batch_size:
+        raise InputError(
+            f"a contrastive loss needs at least one batch of {batch_size} rows, got {len(x)}; "
+            "pass more rows or a smaller batch_size"
+        )
+    h, _ = represent(network, x, encoder=encoder)
+    h_view, _ = represent(network, view(x, generator), encoder=encoder)
+    spans = [(i, j) for i, j in batch_spans(len(x), batch_size) if j - i >= batch_size]
+    losses = [contrastive(h[i:j], h_view[i:j], y[i:j], temperature) for i, j in spans]
+    return float(torch.stack(losses).mean())

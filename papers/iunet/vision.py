@@ -1,0 +1,209 @@
+"""What the experiments on images share: networks, scales, the recipe, its tuned settings."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import pandas as pd
+
+from secateurs.device import Precision
+from secateurs.experiments.arms import arm, beta_lasso
+from secateurs.experiments.spec import ImageRows, NetworkName, Run, TicketCell, ViewName
+from secateurs.optimizers import SGD
+from secateurs.tickets import TicketConfig
+from secateurs.training import PhaseConfig
+
+VALUE = "accuracy"
+"""The one endpoint: the classes of these sets are balanced."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """A network on a set of images.
+
+    `width` is the paper's alpha for MLP_VIS and the CNN, `n_train` how many images are trained on:
+    80% of those that are taken, the other 20% are watched.
+    """
+
+    dataset: str
+    network: NetworkName
+    widths: tuple[int, ...]
+    n_train: int = 8_000
+    n_validation: int = 2_000
+    precision: Precision = "fp32"
+
+    @property
+    def name(self) -> str:
+        """In words, such as "cifar10, mlp_vis"."""
+        return f"{self.dataset.removeprefix('sklearn:')}, {self.network}"
+
+
+_WHOLE = {"cifar10": 40_000, "cifar100": 40_000, "svhn": 58_606}
+"""80% of the training images of each set."""
+
+PAPER_SETS = tuple(_WHOLE)
+MLP_VIS, CNN, LENET, RESNET = "mlp_vis", "cnn", "lenet_300_100", "resnet18"
+
+
+def _whole(dataset: str, network: NetworkName, width: int) -> Task:
+    n_train = _WHOLE[dataset]
+    return Task(
+        dataset=dataset, network=network, widths=(width,), n_train=n_train,
+        n_validation=round(n_train / 4), precision="bf16",
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scale:
+    """How much of an experiment is run."""
+
+    tasks: tuple[Task, ...]
+    seeds: int
+    epochs: int
+
+
+SCALES = {
+    # bundled digits and toy networks: shows that everything runs, proves nothing
+    "smoke": Scale(
+        tasks=(
+            Task(dataset="sklearn:digits", network=MLP_VIS, widths=(1,), n_train=400,
+                 n_validation=300),
+            Task(dataset="sklearn:digits", network=CNN, widths=(1,), n_train=400,
+                 n_validation=300),
+        ),
+        seeds=2, epochs=2,
+    ),
+    # one phase of MLP_VIS takes two core-minutes; bf16 is as good there, and 1.5 times faster
+    "small": Scale(
+        tasks=(
+            Task(dataset="cifar10", network=MLP_VIS, widths=(2,), precision="bf16"),
+            Task(dataset="cifar10", network=CNN, widths=(2,)),
+            Task(dataset="fashion_mnist", network=LENET, widths=(300, 100)),
+        ),
+        seeds=3, epochs=30,
+    ),
+    "paper": Scale(
+        tasks=tuple(
+            _whole(dataset, network, width)
+            for network, width in ((MLP_VIS, 8), (CNN, 8), (RESNET, 64))
+            for dataset in PAPER_SETS
+        ),
+        seeds=3, epochs=100,
+    ),
+}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tuned:
+    """What `vision_tune.py` chose for a network by validation images of another seed.
+
+    `lr` is that of every finetuning, chosen for the dense network. IUNet's and OMP's searches were
+    chosen among as many settings.
+    """
+
+    lr: float
+    search_lr: float
+    search_epochs: int
+    init_scale: float
+    omp_lr: float
+    omp_epochs: int
+    l1: float
+
+
+PUBLISHED_SETTINGS = Tuned(
+    lr=1e-3, search_lr=1e-3, search_epochs=0, init_scale=0.25, omp_lr=1e-3, omp_epochs=0, l1=1e-5
+)
+"""The paper's, where nothing was tuned; 0 epochs of search are as many as of the finetuning, since
+it does not say."""
+
+CHOSEN: dict[tuple[str, str], Tuned] = {}
+
+
+def tuned(scale: str, task: Task) -> Tuned:
+    """Return the settings of a task; the paper's at scale "paper", and where none were chosen."""
+    found = CHOSEN.get((task.dataset, task.network)) if scale == "small" else None
+    return found or PUBLISHED_SETTINGS
+
+
+# ---- settings --------------------------------------------------------------------------------
+
+
+def sgd(lr: float) -> SGD:
+    """Return the paper's optimizer of both phases on images: SGD, Nesterov momentum 0.9."""
+    return SGD(lr=lr)
+
+
+def iunet(scale: str, task: Task, settings: Tuned) -> TicketConfig:
+    """Return IUNet's settings for images (method, section 2)."""
+    epochs = SCALES[scale].epochs
+    return TicketConfig(
+        search=PhaseConfig(
+            epochs=settings.search_epochs or epochs, optimizer=sgd(settings.search_lr),
+            contrastive_weight=1.0, precision=task.precision,
+        ),
+        finetune=PhaseConfig(
+            epochs=epochs, optimizer=sgd(settings.lr), precision=task.precision
+        ),
+        compression=8.0,
+        init_scale=settings.init_scale,
+    )  # fmt: skip
+
+
+def omp(scale: str, task: Task, settings: Tuned) -> TicketConfig:
+    """Return one-shot magnitude pruning, its search tuned as IUNet's was."""
+    own = replace(
+        settings, search_lr=settings.omp_lr, search_epochs=settings.omp_epochs, init_scale=1.0
+    )
+    return arm("omp-rich", iunet(scale, task, own))
+
+
+def lasso(scale: str, task: Task, settings: Tuned, *, l1: float) -> TicketConfig:
+    """Return beta-Lasso with the search of the tuned OMP."""
+    return beta_lasso(omp(scale, task, settings), l1=l1)
+
+
+def config(scale: str, task: Task, name: str) -> TicketConfig:
+    """Return the tuned settings of an arm: "omp-rich", "beta-Lasso", or one of IUNet's `ARMS`."""
+    settings = tuned(scale, task)
+    if name == "omp-rich":
+        return omp(scale, task, settings)
+    if name == "beta-Lasso":
+        return lasso(scale, task, settings, l1=settings.l1)
+    if name == "IUNet, paper's search":
+        return iunet(scale, task, replace(PUBLISHED_SETTINGS, lr=settings.lr))
+    return arm(name, iunet(scale, task, settings))
+
+
+def cell(task: Task, seed: int, settings: TicketConfig, *, view: ViewName = "simclr") -> TicketCell:
+    """Return a ticket cell of a task on raw images."""
+    return TicketCell(
+        rows=ImageRows(
+            dataset=task.dataset, split=seed, n_validation=task.n_validation,
+            n_train=task.n_train, raw=True,
+        ),
+        config=settings,
+        network=task.network,
+        widths=task.widths,
+        view=view,
+        seed=seed,
+    )  # fmt: skip
+
+
+def arms(scale: str, tasks: Sequence[Task], names: Sequence[str]) -> list[Run]:
+    """Return every arm of every task and seed."""
+    return [
+        Run(cell=cell(task, seed, config(scale, task, name)), arm=name)
+        for seed in range(SCALES[scale].seeds)
+        for task in tasks
+        for name in names
+    ]
+
+
+def tasks(scale: str, *networks: str) -> list[Task]:
+    """Return the tasks of a scale with these networks; all without any."""
+    return [task for task in SCALES[scale].tasks if not networks or task.network in networks]
+
+
+def of_task(frame: pd.DataFrame, task: Task) -> pd.DataFrame:
+    """Return the rows of a frame that are of a task."""
+    same = (frame["rows.dataset"] == task.dataset) & (frame["network"] == task.network)
+    return frame[same]

@@ -1,0 +1,81 @@
+"""Settings of the small experiments on images: chosen on validation images of one other seed.
+
+The rate of finetuning is the best of five for the dense network. Then the searches of IUNet and of
+OMP take their best of six each, by the validation accuracy of the finetuned ticket at r = 8:
+four rates, then twice the epochs and one step of kappa, or two rates more. Test images take no
+part. What is chosen is frozen in `vision.CHOSEN`.
+
+secateurs paper papers/iunet/vision_tune.py --out runs/vision --scale small
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import pandas as pd
+import vision
+from vision import Task
+
+from secateurs.experiments.arms import arm
+from secateurs.experiments.spec import Run
+from secateurs.report.page import Cell, Table, Value
+from secateurs.tickets import TicketConfig
+
+TITLE = "Settings of the experiments on images"
+CLAIM = "IUNet and OMP are tuned with equal budgets, on validation images only."
+PUBLISHED: dict[tuple[str, str], float] = {}
+VALUE = vision.VALUE
+SEED = 100
+"""Another draw of images, and another start, than those that are reported."""
+
+RATES = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
+L1 = (1e-6, 2e-6, 5e-6, 1e-5, 2e-5)
+SEARCHES = {"IUNet": (1e-3, 3e-3, 1e-2, 3e-2), "omp-rich": (1e-3, 3e-3, 1e-2, 3e-2)}
+REGIME = ("regime.weight_movement", "regime.start_mask_overlap")
+DENSE_LR: dict[tuple[str, str], float] = {}
+"""Stage one, which stage two builds on: the dense network's rate by set and network."""
+
+
+def _dense(scale: str, task: Task) -> Iterator[tuple[str, TicketConfig]]:
+    for lr in RATES:
+        settings = replace(vision.PUBLISHED_SETTINGS, lr=lr)
+        yield f"dense, lr {lr:g}", arm("dense", vision.iunet(scale, task, settings))
+
+
+def _searches(scale: str, task: Task) -> Iterator[tuple[str, TicketConfig]]:
+    lr = DENSE_LR.get((task.dataset, task.network))
+    if lr is None:
+        return
+    base = replace(vision.PUBLISHED_SETTINGS, lr=lr)
+    for rate in SEARCHES["IUNet"]:
+        yield f"IUNet, lr {rate:g}", vision.iunet(scale, task, replace(base, search_lr=rate))
+    for rate in SEARCHES["omp-rich"]:
+        yield f"omp-rich, lr {rate:g}", vision.omp(scale, task, replace(base, omp_lr=rate))
+
+
+def runs(scale: str) -> list[Run]:
+    """Return what is tried for every task of the scale."""
+    return [
+        Run(cell=vision.cell(task, SEED, config), arm=name)
+        for task in vision.tasks(scale)
+        for name, config in [*_dense(scale, task), *_searches(scale, task)]
+    ]
+
+
+def table(frame: pd.DataFrame) -> Sequence[Table]:
+    """Return validation accuracy by task and setting."""
+    told = frame.reindex(columns=[*frame.columns, *(c for c in REGIME if c not in frame)])
+    rows: list[list[Cell]] = []
+    for task in (t for scale in vision.SCALES for t in vision.tasks(scale)):
+        for _, one in vision.of_task(told, task).iterrows():
+            regime = [None if pd.isna(one[c]) else Value(one[c]) for c in REGIME]
+            rows.append(
+                [task.name, one["arm"], Value(100 * one[f"validation.{VALUE}"], digits=2), *regime]
+            )
+    return [
+        Table(
+            title="Validation accuracy in %, by setting",
+            columns=["task", "setting", "validation", "movement", "overlap"],
+            rows=rows,
+            note=f"One run each, of seed {SEED}, which is not reported on.",
+        )
+    ]
