@@ -1,11 +1,22 @@
-"""The paper's CNN of images and MLP_VIS, the fully connected network that contains it (app. E.3)."""
+"""The paper's CNN of images and MLP_VIS, the fully connected network that contains it.
+
+Both are those of appendix E.3.
+"""
 
 from torch import Tensor, nn
 
 from secateurs.errors import InputError
 from secateurs.networks.pixels import Normalise
 
-__all__ = ["CNN", "KERNEL", "MLPVis", "cnn_layers", "cnn_shapes", "mlp_vis_widths"]
+__all__ = [
+    "CNN",
+    "KERNEL",
+    "PADDING",
+    "MLPVis",
+    "cnn_layers",
+    "cnn_shapes",
+    "mlp_vis_widths",
+]
 
 KERNEL, PADDING = 3, 1
 _MULTIPLES = ((1, 1), (2, 2), (2, 1), (4, 2), (4, 1), (8, 2), (8, 1), (16, 2))
@@ -57,6 +68,14 @@ def _checked(alpha: int, size: int, channels: int, n_outputs: int) -> None:
         )
 
 
+def _check_images(x: Tensor, channels: int, size: int) -> None:
+    if x.shape[1:] != (channels, size, size):
+        raise InputError(
+            f"images must be [rows, {channels}, {size}, {size}], got shape {tuple(x.shape)}; "
+            "resize them, or build the network for theirs"
+        )
+
+
 def _pixels(normalise: Normalise | None) -> nn.Module:
     return nn.Identity() if normalise is None else normalise
 
@@ -92,6 +111,7 @@ class CNN(nn.Module):
     ) -> None:
         super().__init__()
         _checked(alpha, size, channels, n_outputs)
+        self.alpha, self.size, self.channels = alpha, size, channels
         layers: list[nn.Module] = [_pixels(normalise)]
         n_in = channels
         for n_out, stride in cnn_layers(alpha):
@@ -109,6 +129,7 @@ class CNN(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return [rows, n_outputs] for x [rows, channels, size, size]."""
+        _check_images(x, self.channels, self.size)
         logits: Tensor = self.decoder(self.encoder(x))
         return logits
 
@@ -145,6 +166,7 @@ class MLPVis(nn.Module):
     ) -> None:
         super().__init__()
         _checked(alpha, size, channels, n_outputs)
+        self.alpha, self.size, self.channels = alpha, size, channels
         sizes = mlp_vis_widths(alpha, size)
         layers: list[nn.Module] = [nn.Sequential(_pixels(normalise), nn.Flatten())]
         for n_in, n_out in zip((channels * size * size, *sizes), sizes, strict=False):
@@ -154,5 +176,6 @@ class MLPVis(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return [rows, n_outputs] for x [rows, channels, size, size]."""
+        _check_images(x, self.channels, self.size)
         logits: Tensor = self.decoder(self.encoder(x))
         return logits
