@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from secateurs.data.batches import Data
     from secateurs.errors import InputError, SecateursError
     from secateurs.estimator import TicketClassifier, TicketRegressor
+    from secateurs.image_classifier import ImageTicketClassifier
     from secateurs.loading import load
     from secateurs.tickets import Ticket, TicketConfig, find_ticket
     from secateurs.training import PhaseConfig
@@ -28,6 +29,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Data": "data.batches",
+    "ImageTicketClassifier": "image_classifier",
     "InputError": "errors",
     "PhaseConfig": "training",
     "SecateursError": "errors",
@@ -51,6 +53,7 @@ _MODULES = (
 
 __all__ = [
     "Data",
+    "ImageTicketClassifier",
     "InputError",
     "PhaseConfig",
     "SecateursError",

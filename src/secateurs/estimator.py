@@ -1,10 +1,7 @@
 """IUNet for people with a table: scikit-learn estimators that find a ticket and predict with it."""
 
-import copy
-import html
 import math
 import time
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
@@ -15,35 +12,29 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
-from sklearn.model_selection import train_test_split
-from sklearn.utils import Tags, check_random_state, compute_class_weight
+from sklearn.base import ClassifierMixin, RegressorMixin
+from sklearn.utils import Tags, compute_class_weight
 from sklearn.utils.validation import (
     check_is_fitted,
     validate_data,
 )
 from torch import Tensor
 
-from secateurs import device as devices
-from secateurs import masks, model_directory, objectives, parameters, recipes, validation
+from secateurs import masks, objectives, parameters, recipes, validation
 from secateurs.data.batches import Data
 from secateurs.data.prepare import encode_frame, fit_preparation, to_frame
 from secateurs.data.views import ColumnViews, View, corruption, of_columns
 from secateurs.device import Precision
 from secateurs.ensemble import Members, find_ensemble
-from secateurs.errors import CollapseWarning, InputError, RegimeWarning, TimeLimitWarning
-from secateurs.masks import Mask
+from secateurs.errors import InputError
+from secateurs.fitted import FittedTickets, is_pair, softmax, split, warn_of_collapse, whole_seed
 from secateurs.measures.quality import classification
-from secateurs.measures.size import n_parameters_kept
-from secateurs.networks.dense import MLP
 from secateurs.optimizers import SGD, AdamW
 from secateurs.preparation import feature_names, groups, input_names, width
 from secateurs.progress import PhaseProgress
 from secateurs.recipes import Recipe
-from secateurs.seeds import derive
-from secateurs.tabular import sizes, training
 from secateurs.tickets import Ticket, TicketConfig
-from secateurs.training import PhaseConfig, outputs
+from secateurs.training import PhaseConfig
 from secateurs.validation import ArrayLike
 
 __all__ = [
@@ -64,7 +55,7 @@ def _is_frame(X: object) -> bool:
     return hasattr(X, "__dataframe__") or hasattr(X, "__arrow_c_stream__")
 
 
-class _TicketEstimator(BaseEstimator):  # type: ignore[misc]
+class _TicketEstimator(FittedTickets):
     """What the classifier and the regressor share: reading tables, fitting, saving."""
 
     _contrastive = False
@@ -179,9 +170,6 @@ class _TicketEstimator(BaseEstimator):  # type: ignore[misc]
         with validation.refusing():
             return validate_data(self, frame, reset=reset, skip_check_array=True)
 
-    def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "members_")
-
     def _encode(self, X: ArrayLike) -> Tensor:
         read = self._read(X, reset=False)
         return torch.from_numpy(encode_frame(self.preparation_, read))
@@ -196,23 +184,6 @@ class _TicketEstimator(BaseEstimator):  # type: ignore[misc]
         spans, rate = groups(self.preparation_), self.corruption_rate
         return partial(corruption, groups=spans, rate=rate)
 
-    def _split(
-        self, n: int, strata: NDArray[Any] | None, fraction: float, seed: int
-    ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        rows = np.arange(n)
-        if not fraction:
-            return rows, rows[:0]
-        try:
-            train, held = train_test_split(
-                rows, test_size=fraction, stratify=strata, random_state=derive(seed, "val") % 2**32
-            )
-        except ValueError as err:
-            raise InputError(
-                f"val_fraction={fraction:g} cannot be split off {n} rows with every class on both "
-                f"sides ({err}); change it or pass X_val, y_val"
-            ) from err
-        return np.sort(train), np.sort(held)
-
     def _fit(
         self,
         X: Any,
@@ -226,13 +197,9 @@ class _TicketEstimator(BaseEstimator):  # type: ignore[misc]
         """Fit on validated rows whose targets are tensors."""
         begin = time.monotonic()
         auto = self.compression == "auto"
-        seed = int(
-            self.random_state
-            if isinstance(self.random_state, (int, np.integer))
-            else check_random_state(self.random_state).randint(2**31 - 1)
-        )
+        seed = whole_seed(self.random_state)
         fraction = self.val_fraction or (AUTO_VAL_FRACTION if auto else 0.0)
-        rows, held = self._split(len(y), strata, 0.0 if watched is not None else fraction, seed)
+        rows, held = split(len(y), strata, 0.0 if watched is not None else fraction, seed=seed)
         frame = to_frame(X)
         self.preparation_ = fit_preparation(frame.iloc[rows])
         x = torch.from_numpy(encode_frame(self.preparation_, frame.iloc[rows]))
@@ -274,117 +241,41 @@ class _TicketEstimator(BaseEstimator):  # type: ignore[misc]
         self, tickets: list[Ticket], chosen: float, recipe: Recipe, n_rows: int, seconds: float
     ) -> None:
         """Set the fitted attributes."""
-        self.compression_ = chosen
-        self.members_: list[MLP] = []
-        self.masks_: list[Mask] = []
-        rows = []
-        for i, ticket in enumerate(tickets):
-            mask = {name: kept.cpu() for name, kept in ticket.mask.items()}
-            for state in ticket.snapshots[-self.snapshots :]:
-                network = copy.deepcopy(ticket.network).cpu()
-                network.load_state_dict(state)
-                self.members_.append(network.eval().requires_grad_(requires_grad=False))  # type: ignore[arg-type]
-                self.masks_.append(mask)
-            rows += [{"ticket": i, **row} for row in ticket.history]
-        self.history_ = pd.DataFrame(rows)
-        self.density_ = masks.density(self.masks_[0])
-        self.n_parameters_kept_ = sum(map(n_parameters_kept, self.members_, self.masks_))
-        self.summary_: dict[str, Any] = {
-            "rows": n_rows,
-            "columns": len(feature_names(self.preparation_)),
-            "inputs": width(self.preparation_),
-            "widths": list(recipe.widths),
-            "compression": chosen,
-            "density": self.density_,
-            **sizes(self.members_, self.masks_),
-            "batch_size": recipe.batch_size,
-            "search_lr": recipe.search_lr,
-            "regime_asked": parameters.plain(self.regime),
-            **training(tickets, recipe.init_scale),
-            "regime": None,
-            "seconds": seconds,
-        }
-        self._tell_regime(recipe)
-        if not self.summary_["complete"]:
-            warnings.warn(
-                f"the time limit of {self.time_limit:g} s ended training early: "
-                f"{self.summary_['search_epochs']} search and {self.summary_['finetune_epochs']} "
-                "finetuning epochs ran; raise time_limit for the full recipe",
-                TimeLimitWarning,
-                stacklevel=4,
-            )
-
-    def _tell_regime(self, recipe: Recipe) -> None:
-        """Name the regime of the search, and warn of one that stayed lazy and was not to."""
-        moved = self.summary_["weight_movement"]
-        if moved is None:
-            return
-        self.summary_["regime"] = recipes.regime_of(moved)
+        self._keep_tickets(
+            tickets,
+            compression=chosen,
+            snapshots=self.snapshots,
+            init_scale=recipe.init_scale,
+            about={
+                "rows": n_rows,
+                "columns": len(feature_names(self.preparation_)),
+                "inputs": width(self.preparation_),
+                "widths": list(recipe.widths),
+            },
+            recipe={
+                "batch_size": recipe.batch_size,
+                "search_lr": recipe.search_lr,
+                "regime_asked": parameters.plain(self.regime),
+            },
+            seconds=seconds,
+        )
         asked = self.regime == "lazy" or (recipe.movement or math.inf) <= recipes.LAZY_MOVEMENT
-        if self.summary_["regime"] == "lazy" and recipe.search_epochs and not asked:
-            warnings.warn(
-                f"the search stayed lazy: its weights moved by {moved:.2g} of their size, so that "
-                "the mask is mostly that of the initial weights; try regime='auto' or more "
-                "search_epochs",
-                RegimeWarning,
-                stacklevel=5,
-            )
+        self._tell_regime(
+            silent=asked or not recipe.search_epochs,
+            remedy="regime='auto' or more search_epochs",
+        )
+        self._tell_limit()
 
     def _outputs(self, X: ArrayLike) -> list[NDArray[np.float64]]:
         """Return the outputs of every member, each [rows, outputs]."""
         check_is_fitted(self)
-        x = self._encode(X)
-        where = devices.pick(self.device)
-        moved, results = x.to(where), []
-        with devices.arithmetic("fp32", where):
-            for network in self.members_:
-                out = outputs(network.to(where), moved)
-                results.append(out.double().cpu().numpy())
-                network.cpu()  # so that a pickle opens on a machine without this device
-        return results
+        return self._member_outputs(self._encode(X))
 
     def _description(self) -> dict[str, Any]:
-        return {
-            "estimator": type(self).__name__,
-            "parameters": parameters.to_json(self.get_params(deep=False)),
+        return super()._description() | {
             "preparation": self.preparation_,
             "feature_names_in": list(map(str, getattr(self, "feature_names_in_", []))),
-            "summary": self.summary_,
         }
-
-    def save(self, path: str | Path) -> None:
-        """Write the model as a folder: safetensors weights, bit-packed masks, JSON.
-
-        Callables among the parameters (`views`, `criterion`) are not needed to predict and not
-        saved.
-
-        Raises:
-            InputError: not writable, disk full, or `path` is something that is not a model; an
-                older model there is intact.
-        """
-        check_is_fitted(self)
-        history = {
-            str(name): [None if pd.isna(v) else v for v in column.tolist()]
-            for name, column in self.history_.items()
-        }
-        model_directory.write(
-            Path(path),
-            self._description(),
-            history,
-            self.members_,
-            self.masks_,
-        )
-
-    def _html_repr(self) -> str:
-        drawn: str = super()._html_repr()
-        if not hasattr(self, "members_"):
-            return drawn
-        cells = "".join(
-            f"<tr><th style='text-align:left'>{html.escape(key.replace('_', ' '))}</th>"
-            f"<td>{html.escape(_show(value))}</td></tr>"
-            for key, value in self.summary_.items()
-        )
-        return f"{drawn}<table><caption>fitted</caption>{cells}</table>"
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
@@ -393,17 +284,6 @@ class _TicketEstimator(BaseEstimator):  # type: ignore[misc]
         tags.input_tags.string = True
         tags.non_deterministic = False
         return tags
-
-
-def _show(value: Any) -> str:
-    return f"{value:,.4g}" if isinstance(value, float) else f"{value}"
-
-
-def _is_pair(X_val: ArrayLike, y_val: ArrayLike) -> bool:
-    """Return whether there are validation rows."""
-    if (X_val is None) != (y_val is None):
-        raise InputError("X_val and y_val need each other; pass both or neither")
-    return X_val is not None
 
 
 def _rows(X: Any, rows: NDArray[np.intp]) -> Any:
@@ -573,7 +453,7 @@ class TicketClassifier(ClassifierMixin, _TicketEstimator):  # type: ignore[misc]
             by_row = self._class_weights(y)[codes]
             weight = by_row if weight is None else weight * by_row
         watched = None
-        if _is_pair(X_val, y_val):
+        if is_pair(X_val, y_val):
             seen = validation.labels(y_val, len(X_val), "y_val")
             unknown = np.setdiff1d(seen, self.classes_)
             if len(unknown):
@@ -607,12 +487,11 @@ class TicketClassifier(ClassifierMixin, _TicketEstimator):  # type: ignore[misc]
         scores = classification(y, self.predict_proba(X), self.classes_)
         self.summary_["n_classes_predicted"] = scores["n_classes_predicted"]
         if scores["n_classes_predicted"] == 1:
-            warnings.warn(
-                f"every training row is predicted as {self.predict(_rows(X, np.arange(1)))[0]!r}, "
-                f"one of {len(self.classes_)} classes; try class_weight='balanced', more epochs or "
-                "a lower compression",
-                CollapseWarning,
-                stacklevel=3,
+            warn_of_collapse(
+                self.predict(_rows(X, np.arange(1)))[0],
+                len(self.classes_),
+                rows="training row",
+                remedy="class_weight='balanced', more epochs or a lower compression",
             )
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
@@ -620,7 +499,7 @@ class TicketClassifier(ClassifierMixin, _TicketEstimator):  # type: ignore[misc]
 
         With `class_weight` they are those of the weighted problem, not of the table's class shares.
         """
-        mean: NDArray[np.float64] = np.mean([_softmax(out) for out in self._outputs(X)], axis=0)
+        mean: NDArray[np.float64] = np.mean([softmax(out) for out in self._outputs(X)], axis=0)
         return mean
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
@@ -633,12 +512,6 @@ class TicketClassifier(ClassifierMixin, _TicketEstimator):  # type: ignore[misc]
         return super()._description() | {
             "classes": {"dtype": self.classes_.dtype.str, "values": self.classes_.tolist()}
         }
-
-
-def _softmax(out: NDArray[np.float64]) -> NDArray[np.float64]:
-    raised = np.exp(out - out.max(1, keepdims=True))
-    normal: NDArray[np.float64] = raised / raised.sum(1, keepdims=True)
-    return normal
 
 
 class TicketRegressor(RegressorMixin, _TicketEstimator):  # type: ignore[misc]
@@ -677,7 +550,7 @@ class TicketRegressor(RegressorMixin, _TicketEstimator):  # type: ignore[misc]
                 "rows; there is nothing to learn"
             )
         watched = None
-        if _is_pair(X_val, y_val):
+        if is_pair(X_val, y_val):
             watched = (X_val, self._standardised(validation.numbers(y_val, len(X_val), "y_val")))
         return self._fit(X, self._standardised(target), 1, weight, watched, None, objectives.mse)
 

@@ -25,6 +25,8 @@ from secateurs import masks
 from secateurs.errors import InputError
 from secateurs.masks import Mask
 from secateurs.networks.dense import MLP
+from secateurs.networks.image_network import ImageNetwork
+from secateurs.networks.init import prunable
 from secateurs.networks.init import weights as layer_weights
 
 _N = TypeVar("_N", bound=nn.Module)
@@ -35,6 +37,7 @@ __all__ = [
     "HISTORY",
     "WEIGHTS",
     "check_replaceable",
+    "described",
     "is_model",
     "pack",
     "read",
@@ -124,14 +127,39 @@ def _replace(path: Path, new: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
+def described(network: MLP | ImageNetwork) -> dict[str, Any]:
+    """Return what `read` builds a network from, as JSON holds it.
+
+    >>> described(MLP(4, 3, widths=(8, 8)))
+    {'n_inputs': 4, 'n_outputs': 3, 'widths': [8, 8]}
+    """
+    if isinstance(network, ImageNetwork):
+        return network.to_json()
+    return {
+        "n_inputs": network.encoder[0].in_features,
+        "n_outputs": network.decoder.out_features,
+        "widths": [w.shape[0] for w in layer_weights(network.encoder).values()],
+    }
+
+
 def write(
     path: Path,
     description: Mapping[str, Any],
     history: Mapping[str, Sequence[Any]],
-    members: Sequence[MLP],
+    members: Sequence[nn.Module],
     member_masks: Sequence[Mask],
+    *,
+    network: MLP | ImageNetwork,
 ) -> None:
     """Write a model folder, replacing an older model at `path` in one step.
+
+    Args:
+        path: the folder.
+        description: what model.json says besides the network.
+        history: one column an entry.
+        members: networks of one kind and size.
+        member_masks: one a member.
+        network: what all members are: one of them, or its description.
 
     Raises:
         InputError: `path` is not free for a model, not writable, or the disk is full.
@@ -140,15 +168,10 @@ def write(
     check_replaceable(path)
     blob = save_bytes(pack(members, member_masks))
     columns = json.dumps(history).encode()
-    first = members[0]
     whole = {
         "format": FORMAT,
         **description,
-        "network": {
-            "n_inputs": first.encoder[0].in_features,
-            "n_outputs": first.decoder.out_features,
-            "widths": [w.shape[0] for w in layer_weights(first.encoder).values()],
-        },
+        "network": described(network),
         "members": _mask_indices(member_masks),
     }
     whole = json.loads(json.dumps(whole))  # as a reader will see it
@@ -245,7 +268,24 @@ def unpack(
     return members, member_masks
 
 
-def read(path: Path) -> tuple[dict[str, Any], dict[str, list[Any]], list[MLP], list[Mask]]:
+def _blank(described: Any, tensors: Mapping[str, Tensor]) -> MLP | nn.Module:
+    """Return the network of a description on the meta device: nothing is allocated for it.
+
+    Raises:
+        Exception: it describes none.
+    """
+    if "kind" in described:  # before there were networks of images, all were MLPs
+        return ImageNetwork.from_json(described).blank()
+    n_inputs, n_outputs, widths = _sizes(described)
+    if f"member-0/encoder.{3 * len(widths) - 3}.weight" not in tensors:
+        raise ValueError("fewer layers than described")  # before that many are made
+    with torch.device("meta"):
+        return MLP(n_inputs, n_outputs, widths=widths)
+
+
+def read(
+    path: Path,
+) -> tuple[dict[str, Any], dict[str, list[Any]], list[nn.Module], list[Mask]]:
     """Return description, history, members and masks of a folder that `write` made.
 
     Raises:
@@ -269,14 +309,10 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, list[Any]], list[MLP], l
     if _checksum(description, columns, blob) != description.get("sha256"):
         raise _damaged(path, "its files do not match their checksum: damaged or truncated")
     try:
-        n_inputs, n_outputs, widths = _sizes(description["network"])
         mask_indices = _mask_of_each(description["members"])
         tensors = load_bytes(blob)
-        if f"member-0/encoder.{3 * len(widths) - 3}.weight" not in tensors:
-            raise ValueError("fewer layers than described")  # before that many are made
-        with torch.device("meta"):
-            blank = MLP(n_inputs, n_outputs, widths=widths)
-        names = [f"encoder.{name}" for name in layer_weights(blank.encoder)]
+        blank = _blank(description["network"], tensors)
+        names = list(prunable(blank, only="encoder.*"))
         members, member_masks = unpack(tensors, blank, mask_indices, prunable=names)
     except Exception as err:  # the reader's own error classes are not a closed set
         raise _damaged(path, f"its content is damaged ({type(err).__name__})") from err

@@ -33,6 +33,7 @@ _RANGES: dict[str, tuple[float, float, type]] = {
     "finetune_lr": (_TINY, _HUGE, Real),
     "weight_decay": (0, _HUGE, Real),
     "batch_size": (2, _HUGE, Integral),
+    "width": (1, _HUGE, Integral),
     "snapshots": (1, _HUGE, Integral),
     "n_tickets": (1, _HUGE, Integral),
     "val_fraction": (0, math.nextafter(1, 0), Real),
@@ -40,7 +41,7 @@ _RANGES: dict[str, tuple[float, float, type]] = {
 }
 """Least and greatest value, and the kind of number, of each numeric parameter."""
 
-_OPEN = {"search_epochs", "search_lr", "finetune_epochs", "batch_size", "time_limit"}
+_OPEN = {"search_epochs", "search_lr", "finetune_epochs", "batch_size", "time_limit", "width"}
 """Those that may be None."""
 
 

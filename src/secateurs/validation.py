@@ -15,7 +15,7 @@ from torch import Tensor
 from secateurs.errors import InputError
 from secateurs.parameters import plain
 
-__all__ = ["ArrayLike", "kept_rows", "labels", "numbers", "refusing", "relative"]
+__all__ = ["ArrayLike", "images", "kept_rows", "labels", "numbers", "refusing", "relative"]
 
 ArrayLike = Any
 
@@ -29,6 +29,54 @@ def refusing() -> Iterator[None]:
         raise
     except (TypeError, ValueError) as err:
         raise InputError(" ".join(str(err).split())[:300]) from err
+
+
+def images(X: ArrayLike, name: str) -> NDArray[np.uint8]:
+    """Return uint8 images [rows, channels, height, width], 1 to 4 channels.
+
+    Args:
+        X: whole numbers in 0..255: [rows, height, width], [rows, channels, height, width] or, where
+            the second axis is longer than 4, [rows, height, width, channels].
+        name: of X in messages.
+
+    Raises:
+        InputError: other numbers, another shape, or no image.
+
+    >>> images(np.zeros((2, 8, 9, 3), dtype=np.uint8), "X").shape
+    (2, 3, 8, 9)
+    """
+    try:
+        x: NDArray[Any] = np.asarray(X)
+    except ValueError as err:  # a list of arrays of several shapes
+        raise InputError(
+            f"images in {name} must have one size and channel count ({err}); resize or crop them"
+        ) from err
+    if x.dtype.kind == "O":
+        raise InputError(
+            f"images in {name} must be one array of whole numbers in 0..255, got Python objects; "
+            "stack them, of one size and channel count, by numpy.stack"
+        )
+    shapes = "[rows, height, width], [rows, channels, height, width] or [rows, height, width, 3]"
+    if x.ndim == 3:
+        x = x[:, None]
+    elif x.ndim == 4 and x.shape[1] > 4:
+        x = np.moveaxis(x, 3, 1)
+    if x.ndim != 4 or x.shape[1] > 4 or 0 in x.shape[1:]:
+        raise InputError(
+            f"images in {name} must be {shapes} with 1 to 4 channels, got shape "
+            f"{np.shape(X)}; reshape them"
+        )
+    if not len(x):
+        raise InputError(f"{name} needs at least one image, got 0; check how they were read")
+    if x.dtype != np.uint8:
+        fits = x.dtype.kind in "iu" and x.min() >= 0 and x.max() <= 255
+        if not fits:
+            told = x.dtype if x.dtype.kind not in "iuf" else f"{x.dtype} in {x.min()}..{x.max()}"
+            raise InputError(
+                f"images in {name} must be whole numbers in 0..255, got {told}; scale them and "
+                "convert them by .astype('uint8')"
+            )
+    return np.ascontiguousarray(x, dtype=np.uint8)
 
 
 def labels(y: ArrayLike, n: int, name: str) -> NDArray[Any]:
