@@ -99,8 +99,8 @@ def test_images_are_estimated_by_steps():
 
 
 def test_epochs_of_images_are_of_those_that_are_trained_on():
-    assert cost._shape(images().rows) == (1338, 64)
-    assert cost._shape(images(n_train=200).rows) == (200, 64)
+    assert cost._shape(images().rows) == (1338, (1, 8, 8))
+    assert cost._shape(images(n_train=200).rows) == (200, (1, 8, 8))
     by_epochs = replace(images(), config=TicketConfig(finetune=PhaseConfig(epochs=7)))
     fewer = replace(by_epochs, rows=replace(by_epochs.rows, n_train=128))
     assert estimate(by_epochs) == pytest.approx(11 * estimate(fewer))  # batches of 128

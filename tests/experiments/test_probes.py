@@ -318,7 +318,7 @@ def test_a_probe_costs_more_for_wider_networks_and_less_than_without_end():
     assert estimate(replace(narrow, ticket=replace(CELL, rows=Rows(dataset="sklearn:no")))) == 0
 
 
-def test_tickets_of_images_are_refused(tmp_path):
+def test_tickets_of_normalised_images_are_refused(tmp_path):
     rows = ImageRows(dataset="sklearn:digits", n_validation=50, n_train=60)
     phase = PhaseConfig(steps=2)
     config = TicketConfig(search=PhaseConfig(epochs=0), finetune=phase)
@@ -326,7 +326,7 @@ def test_tickets_of_images_are_refused(tmp_path):
     cell, other = ProbeCell(ticket=ticket), Store(tmp_path)
     assert execute(ticket, other.root, device="cpu") == "done"
     assert execute(cell, other.root, device="cpu") == "failed"
-    told = "InputError: a probe looks into tickets of tables, got sklearn:digits split 0: ticket"
+    told = "InputError: a probe looks into tickets of tables or raw images, got sklearn:digits split 0"
     assert other.error(key(cell))["error"].startswith(told)
     assert cell_from_json(describe(cell)) == cell
 

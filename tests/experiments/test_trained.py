@@ -103,7 +103,7 @@ def test_the_lenet_of_images_comes_back_from_the_store(tmp_path):
 @pytest.mark.parametrize("network", ["mlp", "lenet_300_100"])
 def test_a_blank_network_has_shapes_and_no_memory(network):
     state = torch.get_rng_state()
-    found = blank(network, 12, 3, widths=(8, 5))
+    found = blank(network, (12,), 3, widths=(8, 5))
     assert all(p.is_meta for p in found.parameters())
     assert found.decoder.weight.shape == (3, 5)
     assert torch.equal(torch.get_rng_state(), state)

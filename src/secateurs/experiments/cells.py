@@ -207,6 +207,7 @@ def _search(cell: SearchCell, store: Store, device: torch.device) -> Outcome:
         "loss": last["loss"],
         "flops": _phase_flops(network, prepared, cell.search),
         **_steering(searched, network, prepared, cell),
+        **({"epochs": _by_epoch(searched.history)} if prepared.pixels is not None else {}),
         **({"dynamics": _columns(searched.curve)} if cell.n_probes else followed(searched.curve)),
     }
     tensors = checkpoint.nest(state=searched.state, kept=searched.kept or {})
@@ -247,6 +248,19 @@ def _steering(
     spent = len(whole.searches) * _phase_flops(network, prepared, cell.search)
     spent += len(whole.pilots) * _phase_flops(network, prepared, autopilot.pilot(cell.search, n))
     return {"steering": dataclasses.asdict(whole), "lr": whole.kept.rate, "flops": spent}
+
+
+def _by_epoch(history: list[dict[str, Any]]) -> dict[str, list[Any]]:
+    """Return what the figures of a search on images show: the loss, its parts, where weights are.
+
+    `histogram` counts |w| in the bins of `measures.regime.HISTOGRAM_EDGES`; `training_contrastive`
+    and `validation_contrastive` are of equal numbers of images, in evaluation mode.
+    """
+    names = (
+        *("epoch", "loss", "contrastive", "validation_loss", "weight_movement", "histogram"),
+        *("training_contrastive", "validation_contrastive"),
+    )
+    return {name: [row[name] for row in history] for name in names if name in history[0]}
 
 
 def _columns(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from secateurs import masks
 from secateurs.data.batches import Data
-from secateurs.data.views import corruption
+from secateurs.data.image_views import IMAGE_VIEWS
+from secateurs.data.views import View, corruption
 from secateurs.errors import InputError
 from secateurs.experiments import material, trained
 from secateurs.experiments.rows import Prepared, prepare
@@ -38,7 +39,9 @@ __all__ = [
     "CORRUPTION_RATE",
     "COUPLING_ROWS",
     "FRESH",
+    "IMAGE_VIEWS_EACH",
     "STATISTICS_ROWS",
+    "TRANSFORMS",
     "VIEWS",
     "VIEW_ROWS",
     "probe",
@@ -53,6 +56,9 @@ FRESH = 20
 
 VIEW_ROWS, VIEWS = 1_024, 5
 """Test rows that are viewed at most, and views of each."""
+
+TRANSFORMS, IMAGE_VIEWS_EACH = ("crop", "flip", "colour", "grayscale"), 1
+"""Views of images, each alone (tables 3 and 5), and how many of each image."""
 
 STATISTICS_ROWS = 4_096
 """Training rows, at most, that BatchNorm statistics of untrained weights are estimated from."""
@@ -110,6 +116,18 @@ def _masked(network: nn.Module, mask: Mask) -> nn.Module:
     return found
 
 
+def _views(
+    cell: TicketCell, prepared: Prepared, device: torch.device
+) -> tuple[dict[str, View], int]:
+    """Return the views that a ticket is seen under, by name, and how many of each row."""
+    if isinstance(cell.rows, ImageRows):
+        return {name: IMAGE_VIEWS[name]() for name in TRANSFORMS}, IMAGE_VIEWS_EACH
+    assert prepared.preparation is not None
+    rate = cell.corruption_rate or CORRUPTION_RATE
+    reference = prepared.data.train[0].to(device)
+    return {"": corruption(reference, groups(prepared.preparation), rate=rate)}, VIEWS
+
+
 def _invariance(
     cell: TicketCell,
     prepared: Prepared,
@@ -117,18 +135,24 @@ def _invariance(
     mask: Mask,
     statistics: Tensor,
 ) -> dict[str, Any]:
-    """Return the measures under the cell's own view on test rows; all networks see the same."""
+    """Return the measures on test rows by view; all networks see the same views."""
     x = prepared.test[0]
     device = statistics.device
     x = x[_some(x, VIEW_ROWS, cell.seed, "test rows")].to(device)
-    rate = cell.corruption_rate or CORRUPTION_RATE
-    reference = prepared.data.train[0].to(device)
-    assert prepared.preparation is not None
-    view = corruption(reference, groups(prepared.preparation), rate=rate)
+    views, n_views = _views(cell, prepared, device)
 
-    def seen(network: nn.Module) -> dict[str, float]:
-        draws = stream(cell.seed, "probe", "view", device=device)
-        return under_view(network, x, view, generator=draws, n_views=VIEWS)
+    def seen(network: nn.Module) -> dict[str, dict[str, float]]:
+        return {
+            name: under_view(
+                network,
+                x,
+                view,
+                generator=stream(cell.seed, "probe", "view", *([name] if name else []),
+                                 device=device),
+                n_views=n_views,
+            )
+            for name, view in views.items()
+        }  # fmt: skip
 
     fresh = []
     network = copy.deepcopy(networks["start"])
@@ -136,14 +160,24 @@ def _invariance(
         initialise_(network, generator=stream(cell.seed, "probe", "fresh", i))
         masks.apply_(network, mask)
         fresh.append(seen(_with_own_statistics(network, statistics, cell.config.search.batch_size)))
-    found: dict[str, Any] = {name: seen(one) for name, one in networks.items()}
+    told = {name: seen(one) for name, one in networks.items()}
+    found: dict[str, Any] = {
+        view: {**{name: one[view] for name, one in told.items()},
+               "fresh": _spread([one[view] for one in fresh])}
+        for view in views
+    }  # fmt: skip
+    return found
+
+
+def _spread(found: list[dict[str, float]]) -> dict[str, dict[str, float]]:
+    """Return mean and standard deviation of each measure, over those that are numbers."""
     spread: dict[str, dict[str, float]] = {"mean": {}, "std": {}}
-    for name in fresh[0]:
-        values = np.array([one[name] for one in fresh])
+    for name in found[0]:
+        values = np.array([one[name] for one in found])
         values = values[np.isfinite(values)]  # a mask may leave a network that says nothing
         spread["mean"][name] = float(values.mean()) if len(values) else math.nan
         spread["std"][name] = float(values.std(ddof=1)) if len(values) > 1 else math.nan
-    return {**found, "fresh": spread}
+    return spread
 
 
 def _coupling(
@@ -196,7 +230,7 @@ def probe(cell: ProbeCell, store: Store, device: torch.device | str = "cpu") -> 
     """Return the measures of a finished ticket; what has no meaning for it is None or absent.
 
     `invariance`: `measures.invariance.under_view` on test rows under SCARF's corruption with the
-    cell's rate, or `CORRUPTION_RATE`, for the networks
+    cell's rate, or `CORRUPTION_RATE`, or under each of `TRANSFORMS` of images, for the networks
 
     - `start`: dense, untrained;
     - `searched`: dense, as the search left it; absent without a search;
@@ -205,11 +239,11 @@ def probe(cell: ProbeCell, store: Store, device: torch.device | str = "cpu") -> 
     - `fresh.mean`, `fresh.std`: the mask on `FRESH` fresh initial weights ("Is it the architecture
       or the ticket?"), over those that give a number.
 
-    Untrained weights get BatchNorm statistics of their own. `coupling`: `measures.coupling` on
-    training rows, of `start` and `searched` over all prunable weights, which is what magnitude
-    pruning ranks, and of `trained` over the kept ones. `regime`: movement of the search, relative
-    to its scaled start, and IoU with the mask of the start, by layer. `rare`: accuracy on the test
-    rows of `rare_rows`, and on the rest.
+    Untrained weights get BatchNorm statistics of their own. `regime`: movement of the search,
+    relative to its scaled start, and IoU with the mask of the start, by layer. Of tables only:
+    `coupling`, `measures.coupling` on training rows, of `start` and `searched` over all prunable
+    weights, which is what magnitude pruning ranks, and of `trained` over the kept ones; `rare`,
+    accuracy on the test rows of `rare_rows`, and on the rest.
 
     Args:
         cell: its ticket and the ticket's search must be finished.
@@ -220,8 +254,11 @@ def probe(cell: ProbeCell, store: Store, device: torch.device | str = "cpu") -> 
         InputError: an ensemble, or something that it needs is not finished.
     """
     ticket = cell.ticket
-    if isinstance(ticket.rows, ImageRows):
-        raise InputError(f"a probe looks into tickets of tables, got {title(ticket)}")
+    if isinstance(ticket.rows, ImageRows) and not ticket.rows.raw:
+        raise InputError(
+            f"a probe looks into tickets of tables or raw images, got {title(ticket)}; set "
+            "rows.raw to true"
+        )
     if ticket.members:
         raise InputError(
             f"a probe looks into one network, got {title(ticket)}; probe the members of the "
@@ -244,11 +281,16 @@ def probe(cell: ProbeCell, store: Store, device: torch.device | str = "cpu") -> 
     if masks.density(mask) < 1:
         networks["untrained"] = _with_own_statistics(_masked(start, mask), x, batch_size)
     networks["trained"] = network.to(device)
+    invariance = _invariance(ticket, prepared, networks, mask, x)
+    kept = {name: part.cpu() for name, part in mask.items()}
+    regime = _regime(ticket, searched, kept)
+    if isinstance(ticket.rows, ImageRows):
+        return Outcome(result=_told({"invariance": invariance, "regime": regime}))
     result = {
         "corruption_rate": ticket.corruption_rate or CORRUPTION_RATE,
-        "invariance": _invariance(ticket, prepared, networks, mask, x),
+        "invariance": invariance[""],
         "coupling": _coupling(ticket, data, networks, mask, device),
-        "regime": _regime(ticket, searched, {name: kept.cpu() for name, kept in mask.items()}),
+        "regime": regime,
         "rare": _rare(prepared, trained.probabilities(store, key(ticket))["test"]),
     }
     return Outcome(result=_told(result))
