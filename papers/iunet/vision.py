@@ -203,6 +203,12 @@ def tasks(scale: str, *networks: str) -> list[Task]:
     return [task for task in SCALES[scale].tasks if not networks or task.network in networks]
 
 
+def tasks_of(frame: pd.DataFrame) -> list[Task]:
+    """Return the tasks that a frame has rows of, in the order of the scales."""
+    found = {(task.dataset, task.network): task for scale in SCALES for task in SCALES[scale].tasks}
+    return [task for task in found.values() if len(of_task(frame, task))]
+
+
 def of_task(frame: pd.DataFrame, task: Task) -> pd.DataFrame:
     """Return the rows of a frame that are of a task."""
     same = (frame["rows.dataset"] == task.dataset) & (frame["network"] == task.network)
