@@ -1,6 +1,6 @@
 """Where the arithmetic runs, and how fast it may be without becoming inexact."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from pathlib import Path
@@ -13,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 from secateurs.errors import InputError
 
-__all__ = ["Precision", "arithmetic", "one_thread", "onednn_is_exact", "pick"]
+__all__ = ["Precision", "Replayed", "arithmetic", "one_thread", "onednn_is_exact", "pick"]
 
 Precision = Literal["fp32", "bf16"]
 
@@ -151,3 +151,74 @@ def arithmetic(precision: Precision, device: torch.device) -> AbstractContextMan
     if precision == "bf16":
         return torch.autocast(device.type, dtype=torch.bfloat16)
     raise InputError(f"precision must be 'fp32' or 'bf16', got {precision!r}")
+
+
+class Replayed:
+    """A step on equally many rows each time: on CUDA recorded once, then replayed as one graph.
+
+    Launching the hundreds of kernels of a step costs the host more than most of them cost the
+    device; a graph is one launch. The first calls run as they are (they make what an optimizer
+    remembers and let libraries choose their kernels); other numbers of rows always do, and so does
+    everything on another device. No call is lost or repeated: results are those of the step.
+
+    The step must compute on the device alone and draw from the generators given only: what the
+    host computes, learning rates and other draws are recorded as constants.
+
+    Args:
+        step: called with rows, a tensor; returns tensors, or None in the place of one.
+        generators: on the device, that the step draws from.
+
+    >>> double = Replayed(lambda rows: (2 * rows, None))
+    >>> double(torch.tensor([1, 2])), double(torch.tensor([3]))
+    ((tensor([2, 4]), None), (tensor([6]), None))
+    """
+
+    WARM_UP = 3
+
+    def __init__(
+        self,
+        step: Callable[[Tensor], tuple[Tensor | None, ...]],
+        *,
+        generators: Sequence[torch.Generator] = (),
+    ) -> None:
+        self._step, self._generators = step, generators
+        self._calls = 0
+        self._rows: Tensor | None = None
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self._out: tuple[Tensor | None, ...] = ()
+        self._aside: torch.cuda.Stream | None = None
+
+    def __call__(self, rows: Tensor) -> tuple[Tensor | None, ...]:
+        """Return what the step gives for `rows`, in tensors that no later call overwrites."""
+        if self._rows is None:
+            self._rows = rows.clone()
+        if rows.shape != self._rows.shape:
+            return self._step(rows)
+        self._rows.copy_(rows)
+        if not rows.is_cuda:
+            return self._step(self._rows)
+        self._calls += 1
+        if self._calls <= self.WARM_UP:
+            return self._warm_up(self._rows)
+        if self._graph is None:
+            self._graph = self._record(self._rows)
+        self._graph.replay()
+        return tuple(None if part is None else part.clone() for part in self._out)
+
+    def _warm_up(self, rows: Tensor) -> tuple[Tensor | None, ...]:
+        # beside the default stream, as graphs are recorded: what torch makes lazily is made there
+        here = torch.cuda.current_stream()
+        self._aside = self._aside or torch.cuda.Stream()
+        self._aside.wait_stream(here)
+        with torch.cuda.stream(self._aside):
+            out = self._step(rows)
+        here.wait_stream(self._aside)
+        return out
+
+    def _record(self, rows: Tensor) -> torch.cuda.CUDAGraph:
+        graph = torch.cuda.CUDAGraph()
+        for generator in self._generators:
+            graph.register_generator_state(generator)
+        with torch.cuda.graph(graph):
+            self._out = self._step(rows)
+        return graph

@@ -109,7 +109,11 @@ def build(
     fused = all(p.is_floating_point() and p.device.type in ("cpu", "cuda") for _, p in trained)
     if isinstance(config, AdamW):
         return torch.optim.AdamW(
-            [p for _, p in trained], lr=config.lr, weight_decay=config.weight_decay, fused=fused
+            [p for _, p in trained],
+            lr=config.lr,
+            weight_decay=config.weight_decay,
+            fused=fused,
+            capturable=all(p.is_cuda for _, p in trained),  # or no graph could hold its steps
         )
     if isinstance(config, BetaLasso):
         lasso = {"params": encoder, "l1": config.l1, "threshold": config.beta * config.l1}

@@ -367,6 +367,7 @@ def search(
     follow: Watch | None = None,
     every: int | Collection[int] = FOLLOW_STEPS,
     deadline: float = math.inf,
+    graphed: bool = False,
 ) -> Searched:
     """Train the supernetwork from its scaled start: the first half of `find_ticket`.
 
@@ -422,6 +423,7 @@ def search(
             every=every,
             deadline=deadline,
             stream_name="search",
+            graphed=graphed,
         )
 
     steering = None
@@ -546,6 +548,7 @@ def prune(
     follow: Watch | None = None,
     every: int | Collection[int] = FOLLOW_STEPS,
     deadline: float = math.inf,
+    graphed: bool = False,
 ) -> Ticket:
     """Score, mask, rewind and finetune a searched network: the second half of `find_ticket`.
 
@@ -616,6 +619,7 @@ def prune(
             first_step=begin,
             stream_name="search" if repeats else None,
             centre=centre,
+            graphed=graphed,
         )
         ticket = Ticket(
             network=network,
@@ -645,6 +649,7 @@ def find_ticket(
     checkpoint_dir: Path | None = None,
     progress: Progress | None = None,
     time_limit: float | None = None,
+    graphed: bool = False,
 ) -> Ticket:
     """Train wide, prune to the structure, rewind and finetune (method, sections 2 and 4).
 
@@ -660,6 +665,8 @@ def find_ticket(
         checkpoint_dir: folder for checkpoints; the same call with the same folder resumes.
         progress: called with each history row and the number of epochs of the phase.
         time_limit: seconds; phases share it by their cost and end at an epoch, after at least one.
+        graphed: on CUDA, replay steps as recorded graphs; for views that compute on the device
+            alone, see `training.train`.
 
     Raises:
         InputError: settings that cannot work, found before training starts where possible.
@@ -685,6 +692,7 @@ def find_ticket(
         "device": device,
         "checkpoint_dir": checkpoint_dir,
         "progress": progress,
+        "graphed": graphed,
     }
     begin = time.monotonic()
     deadlines = [math.inf, math.inf]

@@ -22,7 +22,7 @@ from secateurs import checkpoint, masks, objectives, optimizers
 from secateurs.data.batches import Data, batch_spans, epoch_batches
 from secateurs.data.views import View
 from secateurs.descriptions import LATER
-from secateurs.device import Precision, arithmetic
+from secateurs.device import Precision, Replayed, arithmetic
 from secateurs.errors import DivergedError, InputError
 from secateurs.masks import Mask
 from secateurs.networks.dense import drawing_from
@@ -238,8 +238,9 @@ def reestimate_statistics_(network: nn.Module, x: Tensor, *, batch_size: int) ->
     for module in found:  # nothing else, such as dropout, is to see a training pass
         module.train()
     # tables are often sorted by class: batches in their order would vary less than the rows do
-    for rows in epoch_batches(len(x), batch_size, generator=stream(0, "statistics")):
-        network(x[rows.to(x.device)])
+    order = stream(0, "statistics")
+    for rows in epoch_batches(len(x), batch_size, generator=order, device=x.device):
+        network(x[rows])
     for module, momentum in zip(found, before, strict=True):
         module.momentum = momentum
     network.train(was_training)
@@ -279,9 +280,10 @@ def _frozen_statistics(batchnorms: list[Any]) -> Iterator[None]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Draws:
-    """The random streams of an epoch, one a purpose."""
+    """The random streams of an epoch, one a purpose; those of mixup are the host's."""
 
     view: torch.Generator
+    dropout: torch.Generator
     mixup: np.random.Generator
 
 
@@ -426,6 +428,7 @@ def train(
     first_step: int = 0,
     stream_name: str | None = None,
     centre: State | None = None,
+    graphed: bool = False,
 ) -> Trained:
     """Train `network` in place for one phase.
 
@@ -459,11 +462,19 @@ def train(
         centre: with an alpha, the state whose outputs are subtracted; None is the one that the
             phase begins with. Beyond `centring.FLOAT32_UP_TO` the network is trained, and left, in
             float64. Losses are told before the division by alpha^2.
+        graphed: on CUDA, record the step anew each epoch and replay it as one graph. Not beside
+            mixup; only for a view and losses that compute on the device alone and draw from the
+            generator given, as all else would be recorded as a constant. No result depends on it.
 
     Raises:
-        InputError: the loss stops being finite, the checkpoint belongs to another run, or the
-            first step is beyond the last.
+        InputError: the loss stops being finite, the checkpoint belongs to another run, the first
+            step is beyond the last, or mixup in a graph.
     """
+    if graphed and phase.mixup:
+        raise InputError(
+            f"mixup draws on the host, which no graph records, so graphed must be False beside it, "
+            f"got mixup={phase.mixup:g}; set one of them to 0"
+        )
     device = data.train[0].device
     n = len(data.train[0])
     per_epoch = len(batch_spans(n, phase.batch_size))
@@ -547,24 +558,30 @@ def train(
         order = stream(seed, streams, "order", epoch)
         draws = _Draws(
             view=stream(seed, streams, "view", epoch, device=device),
+            dropout=stream(seed, streams, "dropout", epoch, device=device),
             mixup=np.random.default_rng(derive(seed, streams, "mixup", epoch)),
         )
+
+        def take(rows: Tensor, draws: _Draws = draws) -> tuple[Tensor, Tensor | None]:
+            batch = _Batch(
+                x=x[rows],
+                y=y[rows],
+                weight=None if data.weight is None else data.weight[rows],
+                at_centre=None if at_centre is None else at_centre[rows],
+            )
+            return steps(batch, view, draws)
+
+        # a graph for each epoch, as it holds one learning rate and one set of generators
+        run: Any = Replayed(take, generators=[draws.view, draws.dropout]) if graphed else take
         losses, parts = [], []
-        with drawing_from(network, stream(seed, streams, "dropout", epoch, device=device)):
-            batches = epoch_batches(n, phase.batch_size, generator=order)
+        with drawing_from(network, draws.dropout):
+            batches = epoch_batches(n, phase.batch_size, generator=order, device=device)
             for step, rows in enumerate(batches, start=epoch * per_epoch + 1):
                 if step <= first_step:
                     continue
                 if step > n_steps:
                     break
-                rows = rows.to(device)  # noqa: PLW2901
-                batch = _Batch(
-                    x=x[rows],
-                    y=y[rows],
-                    weight=None if data.weight is None else data.weight[rows],
-                    at_centre=None if at_centre is None else at_centre[rows],
-                )
-                loss, part = steps(batch, view, draws)
+                loss, part = run(rows)
                 losses.append(loss)
                 parts += [] if part is None else [part]
                 if step == keep_step:

@@ -2,6 +2,7 @@ import hypothesis.strategies as st
 import pytest
 import torch
 from hypothesis import given
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from secateurs import Data
 from secateurs.data.batches import epoch_batches
@@ -63,3 +64,21 @@ def test_moving_keeps_all_parts():
     bare = Data(train=(x, y)).to(torch.device("cpu"))
     assert bare.validation is None
     assert bare.weight is None
+
+
+def test_the_order_is_moved_to_the_device_once():
+    class Copies(TorchDispatchMode):
+        seen = 0
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            self.seen += func.overloadpacket.__name__ == "_to_copy"
+            return func(*args, **(kwargs or {}))
+
+    meta = torch.device("meta")
+    with Copies() as copies:
+        batches = list(epoch_batches(100, 8, generator=seeded(), device=meta))
+    assert copies.seen == 1
+    assert {rows.device for rows in batches} == {meta}
+    here = list(epoch_batches(100, 8, generator=seeded()))
+    there = list(epoch_batches(100, 8, generator=seeded(), device=torch.device("cpu")))
+    assert all(torch.equal(one, other) for one, other in zip(here, there, strict=True))

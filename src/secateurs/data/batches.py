@@ -70,12 +70,26 @@ def batch_spans(n: int, batch_size: int) -> list[tuple[int, int]]:
     return list(zip(starts, [*starts[1:], n], strict=True))
 
 
-def epoch_batches(n: int, batch_size: int, *, generator: torch.Generator) -> Iterator[Tensor]:
+def epoch_batches(
+    n: int,
+    batch_size: int,
+    *,
+    generator: torch.Generator,
+    device: torch.device | None = None,
+) -> Iterator[Tensor]:
     """Yield the row indices of one shuffled epoch in the batches of `batch_spans`; every row once.
+
+    Args:
+        n: number of rows.
+        batch_size: see `batch_spans`.
+        generator: of the order, drawn where it is.
+        device: where the indices are to be; they are moved there together, once. None is the
+            generator's.
 
     >>> [len(rows) for rows in epoch_batches(9, 4, generator=torch.Generator())]
     [4, 5]
     """
     order = torch.randperm(n, generator=generator, device=generator.device)
+    order = order.to(device or generator.device)
     for begin, end in batch_spans(n, batch_size):
         yield order[begin:end]
