@@ -1,13 +1,9 @@
-"""Read labelled images from .npz files and published idx files; scale them; choose rows of them."""
+"""Read labelled images by name or from files and folders; scale them; choose rows of them."""
 
 import functools
-import gzip
 import hashlib
-import lzma
 import os
-import zipfile
-import zlib
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,44 +11,52 @@ import numpy as np
 import sklearn.datasets
 from numpy.typing import NDArray
 
+from secateurs.data.class_names import CLASS_NAMES
+from secateurs.data.image_arrays import ARRAYS, Found, joined, read_npz
+from secateurs.data.image_files import ARCHIVES, PUBLISHED, has_published, read_published
+from secateurs.data.image_folders import image_files, read_image_files, resized
 from secateurs.data.tables import data_root
 from secateurs.errors import InputError
 from secateurs.seeds import derive
 
-__all__ = ["IMAGE_SETS", "Images", "choose", "normalised", "read_images", "statistics"]
+__all__ = [
+    "IMAGE_SETS",
+    "Images",
+    "choose",
+    "for_testing",
+    "normalised",
+    "read_images",
+    "statistics",
+]
 
 IMAGE_SETS = ("mnist", "fashion_mnist", "cifar10", "cifar100", "svhn")
-"""Sets that are looked for by name: `vision/NAME.npz`, else `NAME.npz`, under `data_root()`; a set
-of two halves is NAME.part0.npz and NAME.part1.npz."""
+"""Sets that are looked for by name in `data_root()`/vision and in `data_root()`: as NAME.npz, as
+halves NAME.part0.npz and NAME.part1.npz, then as published."""
 
-_ARRAYS = ("x_train", "y_train", "x_test", "y_test")
-# Lossless residuals, which compress better than the images.
-_CODED = {"x_train": "x_train_res", "x_test": "x_test_res"}
-# As published by LeCun: the file's name and the number that it opens with.
-_IDX = {
-    "x_train": ("train-images-idx3-ubyte", 2051),
-    "y_train": ("train-labels-idx1-ubyte", 2049),
-    "x_test": ("t10k-images-idx3-ubyte", 2051),
-    "y_test": ("t10k-labels-idx1-ubyte", 2049),
+# Where the published files of a set lie together, as published or as other libraries put them.
+_PUBLISHED_AT = {
+    "mnist": (("mnist",), ("MNIST/raw",)),
+    "fashion_mnist": (("fashion_mnist",), ("fashion-mnist",), ("FashionMNIST/raw",)),
+    "cifar10": (
+        ("cifar-10-batches-py",),
+        ("cifar-10-batches-bin",),
+        ("cifar-10-python.tar.gz",),
+        ("cifar-10-binary.tar.gz",),
+    ),
+    "cifar100": (
+        ("cifar-100-python",),
+        ("cifar-100-binary",),
+        ("cifar-100-python.tar.gz",),
+        ("cifar-100-binary.tar.gz",),
+    ),
+    "svhn": (("svhn",), ("SVHN",), ("train_32x32.mat", "test_32x32.mat")),
 }
 _SOURCES = (
-    f"{', '.join(IMAGE_SETS)}, sklearn:digits, .npz files with {', '.join(_ARRAYS)}, and folders"
-    " with the four idx files"
+    f"{', '.join(IMAGE_SETS)}, sklearn:digits, .npz files with {', '.join(ARRAYS)}, folders or"
+    f" {' or '.join(ARCHIVES)} with {PUBLISHED}, and folders with a folder of images for each class"
 )
-# What NumPy and the decompressors raise on bytes that are not what the name says.
-_UNREADABLE = (
-    OSError,
-    ValueError,
-    EOFError,
-    MemoryError,
-    SyntaxError,
-    RuntimeError,
-    zipfile.BadZipFile,
-    zlib.error,
-    lzma.LZMAError,
-)
+_MOST_CLASSES = 65_536
 
-_Arrays = dict[str, NDArray[np.generic]]
 _Rows = NDArray[np.int64]
 
 
@@ -63,7 +67,9 @@ class Images:
     Attributes:
         name: of the set, or of the file or folder.
         x_train: uint8 [rows, channels, height, width]; x_test likewise.
-        y_train: int64 [rows], classes from 0; y_test likewise.
+        y_train: int64 [rows], classes from 0; y_test likewise. A folder may have no images for
+            testing: then x_test and y_test have 0 rows; see `for_testing`.
+        classes: their names by label; the labels as text where the source has no names.
         digest: 16 hex digits of the SHA-256 of the four arrays.
 
     >>> read_images("sklearn:digits").name
@@ -75,18 +81,25 @@ class Images:
     y_train: NDArray[np.int64]
     x_test: NDArray[np.uint8]
     y_test: NDArray[np.int64]
+    classes: tuple[str, ...]
     digest: str
 
 
-def read_images(source: str | Path) -> Images:
-    """Read images from a named set, an .npz file, a folder of idx files, or `sklearn:digits`.
+def read_images(source: str | Path, *, size: int | None = None) -> Images:
+    """Read images from a named set, a file, a folder, or `sklearn:digits`.
 
     An .npz file holds x_train, y_train, x_test and y_test: images uint8 [rows, height, width] or
-    [rows, channels, height, width], labels whole numbers [rows]. A folder holds the four files
-    train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and
-    t10k-labels-idx1-ubyte, each with or without .gz. `sklearn:digits` is scikit-learn's 1,797
-    digits of 8 x 8, its values 0..16 brought to 0..255, the last fifth of each class for testing.
-    The two sets read last are kept.
+    [rows, channels, height, width], labels whole numbers [rows]. MNIST's four idx files, CIFAR's
+    batches and SVHN's two .mat files are read from the folder that has them, CIFAR's also from the
+    published .tar.gz; CIFAR-100 has its fine labels. A folder of images has train/CLASS/*.png and
+    test/CLASS/*.png, or CLASS/*.png alone and then no test part. `sklearn:digits` is scikit-learn's
+    1,797 digits of 8 x 8, its values 0..16 brought to 0..255, the last fifth of each class for
+    testing. Nothing is downloaded. The two sets read last are kept.
+
+    Args:
+        source: one of `IMAGE_SETS`, a path, or sklearn:digits.
+        size: height and width to bring every image to, see `image_folders.resized`; None leaves
+            them, and then all must have one size.
 
     Raises:
         InputError: a source that is unknown, absent, damaged, or not labelled uint8 images.
@@ -95,141 +108,100 @@ def read_images(source: str | Path) -> Images:
     >>> images.x_train.shape, images.x_test.shape, int(images.x_train.max())
     ((1438, 1, 8, 8), (359, 1, 8, 8), 255)
     """
+    if size is not None and not 1 <= size <= 1024:
+        raise InputError(f"size must be in 1..1024 pixels, got {size}; leave it out to keep sizes")
     text = os.fspath(source)
     if text == "sklearn:digits":
-        return _read("digits", (), text)
-    if text in IMAGE_SETS:
-        name, paths = text, _named(text)
-    else:
-        path = Path(text).expanduser()
-        name, paths = path.name if path.is_dir() else path.stem, (path,)
-    for path in paths:
-        if not path.exists():
-            raise InputError(f"images are {_SOURCES}; there is no {text!r}, so check the name")
-        if not path.is_dir() and path.suffix.lower() != ".npz":
-            raise InputError(f"images are {_SOURCES}; got {text!r}, so convert it to .npz")
-    files = [
-        file for path in paths for file in (sorted(path.iterdir()) if path.is_dir() else [path])
-    ]
-    stats = [file.stat() for file in files]
-    changed = tuple((one.st_ino, one.st_mtime_ns, one.st_size) for one in stats)
-    return _read(name, changed, *(str(path.absolute()) for path in paths))
+        return _read("digits", (), size, text)
+    try:
+        paths = _named(text) if text in IMAGE_SETS else (Path(text).expanduser(),)
+        name = text if text in IMAGE_SETS else _stem(paths[0])
+        changed = tuple(_fingerprint(text, paths))
+    except OSError as err:
+        raise InputError(
+            f"{text!r} cannot be looked into ({err.strerror}); check the name and its permissions"
+        ) from err
+    return _read(name, changed, size, *(str(path.absolute()) for path in paths))
 
 
 def _named(name: str) -> tuple[Path, ...]:
     root = data_root()
+    ways = ((f"{name}.npz",), (f"{name}.part0.npz", f"{name}.part1.npz"), *_PUBLISHED_AT[name])
     for folder in (root / "vision", root):
-        whole, *parts = (folder / f"{name}{end}.npz" for end in ("", ".part0", ".part1"))
-        if whole.is_file():
-            return (whole,)
-        if all(part.is_file() for part in parts):
-            return tuple(parts)
+        for way in ways:
+            if all((folder / one).exists() for one in way):
+                return tuple(folder / one for one in way)
+    listed = ", ".join(" with ".join(way) for way in ways)
     raise InputError(
-        f"{name} must be a file {str(root / 'vision' / f'{name}.npz')!r} and there is none; put it"
-        " there, or set SECATEURS_DATA to the folder that has vision/"
+        f"{name} is not in {str(root / 'vision')!r} or {str(root)!r}, where it may be {listed};"
+        " nothing is downloaded: put one of them there, or set SECATEURS_DATA to the folder that"
+        " has vision/"
     )
 
 
+def _is_archive(path: Path) -> bool:
+    return path.name.lower().endswith(ARCHIVES)
+
+
+def _stem(path: Path) -> str:
+    if path.is_dir():
+        return path.resolve().name
+    ending = next((one for one in ARCHIVES if path.name.lower().endswith(one)), path.suffix)
+    return path.name[: len(path.name) - len(ending)]
+
+
+def _fingerprint(text: str, paths: tuple[Path, ...]) -> Iterable[Hashable]:
+    """Yield what changes when a source does; refuse what is no source."""
+    for path in paths:
+        if not path.exists():
+            raise InputError(f"images are {_SOURCES}; there is no {text!r}, so check the name")
+        if path.is_dir() and has_published(path):
+            files = sorted(one for one in path.iterdir() if one.is_file())
+        elif path.is_dir():
+            listed = image_files(path)
+            files = [file for file, _ in (*listed.train, *listed.test)]
+        elif len(paths) > 1 or path.suffix.lower() == ".npz" or _is_archive(path):
+            files = [path]
+        else:
+            raise InputError(
+                f"images are {_SOURCES}; got {text!r}, so name its folder or convert it to .npz"
+            )
+        for file in files:
+            stat = file.stat()
+            yield str(file), stat.st_ino, stat.st_mtime_ns, stat.st_size
+
+
 @functools.lru_cache(maxsize=2)
-def _read(name: str, changed: Hashable, *sources: str) -> Images:  # what was written anew is read
-    source, path = sources[0], Path(sources[0])
-    if source == "sklearn:digits":
-        arrays = _digits()
-    elif path.is_dir():
-        arrays = {key: _idx(path, *_IDX[key]) for key in _ARRAYS}
+def _read(name: str, changed: Hashable, size: int | None, *sources: str) -> Images:
+    """Read the sources; what was written anew is read anew."""
+    paths = [Path(source) for source in sources]
+    if sources[0] == "sklearn:digits":
+        found = _digits()
+    elif paths[0].suffix.lower() == ".npz":
+        found = read_npz(paths[0])
+        for other in paths[1:]:
+            found = joined(found, read_npz(other), other)
+    elif paths[0].is_dir() and not has_published(paths[0]):
+        found = read_image_files(image_files(paths[0]), size=size)
     else:
-        arrays = _npz(path)
-        for other in map(Path, sources[1:]):
-            arrays = _joined(arrays, _npz(other), other)
-    return _checked(name, source, arrays)
+        found = read_published(*paths)
+    return _checked(name, sources[0], found, size)
 
 
-def _digits() -> _Arrays:
+def _digits() -> Found:
     x, y = sklearn.datasets.load_digits(return_X_y=True)
     x = np.rint(x.reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
     test = np.zeros(len(y), dtype=bool)
     for label in np.unique(y):
         rows = np.flatnonzero(y == label)
         test[rows[len(rows) - round(len(rows) / 5) :]] = True
-    return {"x_train": x[~test], "y_train": y[~test], "x_test": x[test], "y_test": y[test]}
+    arrays = {"x_train": x[~test], "y_train": y[~test], "x_test": x[test], "y_test": y[test]}
+    return Found(arrays=arrays)
 
 
-def _npz(path: Path) -> _Arrays:
-    try:
-        # NumPy leaves a file open that it opened itself and could not read.
-        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-            names = list(file.files)
-            wanted = [name for name in (*_ARRAYS, *_CODED.values()) if name in names]
-            arrays = {name: file[name] for name in wanted}
-    # `AttributeError` and `TypeError`: one bare array, which is no context
-    except (*_UNREADABLE, AttributeError, TypeError) as err:
-        raise _damaged(path, ".npz", err) from err
-    for plain, coded in _CODED.items():
-        if plain not in arrays and coded in arrays:
-            arrays[plain] = _decoded(arrays.pop(coded), path)
-    if lacking := [name for name in _ARRAYS if name not in arrays]:
-        raise InputError(
-            f"an .npz of images needs {', '.join(_ARRAYS)}, but {str(path)!r} lacks"
-            f" {', '.join(lacking)} and has {', '.join(map(repr, names))[:200] or 'none'};"
-            " save it with those"
-        )
-    return arrays
-
-
-def _joined(first: _Arrays, second: _Arrays, path: Path) -> _Arrays:
-    for key in _ARRAYS:
-        shapes = first[key].shape[1:], second[key].shape[1:]
-        if shapes[0] != shapes[1] or not first[key].ndim or not second[key].ndim:
-            raise InputError(
-                f"halves of a set must be alike, but {key} is {second[key].shape} in {str(path)!r}"
-                f" and {first[key].shape} in the first; write both again"
-            )
-    return {key: np.concatenate([first[key], second[key]]) for key in _ARRAYS}
-
-
-def _decoded(residuals: NDArray[np.generic], path: Path) -> NDArray[np.uint8]:
-    """Return the images whose differences along rows and columns these are, R and B less G."""
-    if residuals.dtype != np.uint8 or residuals.ndim != 4 or len(residuals) != 3:
-        raise InputError(
-            f"coded images must be uint8 [3, rows, height, width], got {residuals.dtype}"
-            f" {residuals.shape} in {str(path)!r}; write the file again"
-        )
-    x = np.cumsum(np.cumsum(residuals, axis=2, dtype=np.uint8), axis=3, dtype=np.uint8)
-    x[0] += x[1]
-    x[2] += x[1]
-    return np.ascontiguousarray(x.swapaxes(0, 1))
-
-
-def _idx(folder: Path, name: str, magic: int) -> NDArray[np.uint8]:
-    plain, packed = folder / name, folder / f"{name}.gz"
-    path = plain if plain.is_file() else packed
-    if not path.is_file():
-        raise InputError(
-            f"a folder of images needs {name} or {packed.name}, and {str(folder)!r} has neither;"
-            " put the four published files there"
-        )
-    try:
-        content = path.read_bytes() if path == plain else gzip.decompress(path.read_bytes())
-        n_dimensions = magic % 256
-        header = np.frombuffer(content, dtype=">u4", count=1 + n_dimensions).tolist()
-        if header[0] != magic:
-            raise ValueError(f"it opens with {header[0]}, not {magic}")
-        values = np.frombuffer(content, dtype=np.uint8, offset=4 * len(header))
-        return values.reshape(header[1:])
-    except _UNREADABLE as err:
-        raise _damaged(path, "idx", err) from err
-
-
-def _damaged(path: Path, kind: str, err: Exception) -> InputError:
-    reason = " ".join(str(err).split())[:120] or type(err).__name__
-    return InputError(
-        f"{str(path)!r} cannot be read as {kind} ({reason}); it is damaged or is something else:"
-        " fetch or write it again"
-    )
-
-
-def _checked(name: str, source: str, arrays: _Arrays) -> Images:
-    for part in ("train", "test"):
+def _checked(name: str, source: str, found: Found, size: int | None) -> Images:
+    arrays = dict(found.arrays)
+    for part in ("train", "test") if "x_test" in arrays else ("train",):
         x, y = arrays[f"x_{part}"], arrays[f"y_{part}"]
         if x.dtype != np.uint8:
             raise _unfit(f"x_{part} must be uint8, 0..255", str(x.dtype), source)
@@ -242,22 +214,49 @@ def _checked(name: str, source: str, arrays: _Arrays) -> Images:
         if not np.issubdtype(y.dtype, np.integer) or y.min() < 0:
             got = str(y.dtype) if y.dtype.kind not in "iu" else str(y.min())
             raise _unfit(f"y_{part} must be whole numbers from 0", got, source)
-        arrays[f"x_{part}"] = x if x.ndim == 4 else x[:, None]
+        if y.max() >= _MOST_CLASSES:
+            raise _unfit(f"y_{part} must be below {_MOST_CLASSES:,}", str(y.max()), source)
+        x = x if x.ndim == 4 else x[:, None]
+        arrays[f"x_{part}"] = x if size is None else resized(x.astype(np.uint8), size=size)
         arrays[f"y_{part}"] = y.astype(np.int64)
+    if "x_test" not in arrays:
+        arrays |= {"x_test": arrays["x_train"][:0], "y_test": arrays["y_train"][:0]}
     train, test = arrays["x_train"].shape[1:], arrays["x_test"].shape[1:]
     if train != test:
         raise _unfit("training and test images must have one shape", f"{train}, {test}", source)
     sha = hashlib.sha256()
-    for key in _ARRAYS:
+    for key in ARRAYS:
         arrays[key] = np.ascontiguousarray(arrays[key])
         arrays[key].setflags(write=False)
         sha.update(f"{key} {arrays[key].shape} ".encode())
         sha.update(arrays[key].data)
-    return Images(name=name, digest=sha.hexdigest()[:16], **arrays)  # type: ignore[arg-type]
+    n_classes = 1 + int(max(arrays[key].max() for key in ("y_train", "y_test") if len(arrays[key])))
+    names = found.classes or CLASS_NAMES.get(name.partition(".part")[0], ())
+    if len(names) < n_classes:  # a file that has only the name of a known set
+        names = tuple(str(label) for label in range(n_classes))
+    digest = sha.hexdigest()[:16]
+    return Images(name=name, classes=names, digest=digest, **arrays)  # type: ignore[arg-type]
 
 
 def _unfit(rule: str, got: str, source: str) -> InputError:
     return InputError(f"{rule}, got {got} in {source!r}; convert the arrays and save them again")
+
+
+def for_testing(images: Images) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Return the images for testing and their labels.
+
+    Raises:
+        InputError: there are none, as in a folder without test/.
+
+    >>> for_testing(read_images("sklearn:digits"))[0].shape
+    (359, 1, 8, 8)
+    """
+    if not len(images.x_test):
+        raise InputError(
+            f"a test part is needed and {images.name!r} has none; put images that nothing is"
+            " chosen on at test/CLASS/*.png beside train/CLASS/*.png"
+        )
+    return images.x_test, images.y_test
 
 
 def statistics(x: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
