@@ -14,7 +14,7 @@ from sklearn.model_selection import StratifiedKFold
 from torch import Tensor
 
 from secateurs.data.batches import Data
-from secateurs.data.images import choose, normalised, read_images, statistics
+from secateurs.data.images import choose, for_testing, normalised, read_images, statistics
 from secateurs.data.prepare import encode_frame, fit_preparation
 from secateurs.data.tables import read_table, split_target
 from secateurs.errors import InputError
@@ -118,6 +118,7 @@ def _seen(train: Tensor, test: Tensor) -> float:
 
 def _images(rows: ImageRows) -> Prepared:
     images = read_images(rows.dataset)
+    x_test, y_test = for_testing(images)
     train, held = choose(
         images.y_train, n_validation=rows.n_validation, n_train=rows.n_train, seed=rows.split
     )
@@ -130,7 +131,7 @@ def _images(rows: ImageRows) -> Prepared:
 
     fitted = pair(images.x_train[train], images.y_train[train])
     watched = pair(images.x_train[held], images.y_train[held]) if len(held) else None
-    test = pair(images.x_test, images.y_test)
+    test = pair(x_test, y_test)
     return Prepared(
         data=Data(train=fitted, validation=watched),
         test=test,
