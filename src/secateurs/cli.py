@@ -1,4 +1,4 @@
-"""The command `secateurs`: models from tables, experiments from files, pages from results.
+"""The command `secateurs`: models from tables and images, experiments, pages from results.
 
 Exit codes: 0 done, 2 wrong use or bad input (one line on stderr), 3 some cells of an experiment
 failed, 130 interrupted, 1 a bug.
@@ -13,6 +13,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    from secateurs.command.comparison import Comparison, Estimator
+    from secateurs.command.comparison import Comparison, Estimator, Rows
+    from secateurs.image_classifier import ImageTicketClassifier
 
 __all__ = ["SCALES", "TASKS", "TOPICS", "build_parser", "main"]
 
@@ -32,7 +34,9 @@ TASKS = ("auto", "classification", "regression")
 TOPICS = ("networks", "criteria", "objectives", "measures", "datasets", "runs")
 SCALES = ("smoke", "small", "paper")
 
-_DATA = ".parquet, .csv or .feather file, sklearn:NAME or openml:TASK_ID"
+_TABLE = ".parquet, .csv or .feather file, sklearn:NAME or openml:TASK_ID"
+_IMAGES = "CLASS/*.png, train/CLASS/*.png and test/CLASS/*.png; or cifar10, fashion_mnist, ..."
+_DATA = f"table: {_TABLE}; or folder of images: {_IMAGES}"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -62,27 +66,40 @@ def build_parser() -> argparse.ArgumentParser:
         added.set_defaults(run=run)
         return added
 
-    does = "find a ticket for a table and write it as a model folder"
+    does = "find a ticket for a table or for images and write it as a model folder"
     fit = verb("fit", _fit, does, ". If it is interrupted, the same command continues.")
     fit.add_argument("data", metavar="DATA", help=_DATA)
     fit.add_argument("--target", metavar="COLUMN", help="what to predict (known for sklearn:NAME)")
     fit.add_argument("--out", metavar="DIR", type=Path, required=True, help="model folder to write")
-    told = "a parameter of TicketClassifier or TicketRegressor, as in compression=16; repeatable"
+    told = (
+        "a parameter of TicketClassifier, TicketRegressor or ImageTicketClassifier, as in "
+        "compression=16; repeatable"
+    )
     fit.add_argument("--set", metavar="NAME=JSON", action="append", default=[], help=told)
-    told = "first hold out a fifth of the rows and measure simpler models there, too"
+    told = (
+        "first hold out a fifth of the rows (of images: their test part, if there is one) and "
+        "measure simpler models there, too"
+    )
     fit.add_argument("--compare", action="store_true", help=told)
     fit.add_argument("--task", choices=TASKS, default="auto", help="by default the target decides")
+    told = "height and width to bring images to, for those of several sizes; predict does it, too"
+    fit.add_argument("--size", metavar="PIXELS", type=int, help=told)
     fit.add_argument("--overwrite", action="store_true", help="replace the model at DIR")
     fit.add_argument("--quiet", action="store_true", help="print the comparison and warnings only")
 
-    more = ": a column `prediction` and, for classes, a column `proba_CLASS` for each."
-    predict = verb("predict", _predict, "write predictions for the rows of a table", more)
+    more = (
+        ": a column `prediction` and, for classes, a column `proba_CLASS` for each; for images a "
+        "column `file` before them."
+    )
+    predict = verb("predict", _predict, "write predictions for rows of a table or images", more)
     predict.add_argument("model", metavar="MODEL", type=Path, help="model folder")
-    predict.add_argument("data", metavar="DATA", help=_DATA)
+    told = f"table: {_TABLE}; or an image, a folder with images at any depth, cifar10, ..."
+    predict.add_argument("data", metavar="DATA", help=told)
     told = ".parquet, .csv or .feather to write"
     predict.add_argument("--out", metavar="FILE", type=Path, required=True, help=told)
 
-    evaluate = verb("evaluate", _evaluate, "measure a model on a table with known targets")
+    does = "measure a model on a table with known targets or on images in folders of classes"
+    evaluate = verb("evaluate", _evaluate, does)
     evaluate.add_argument("model", metavar="MODEL", type=Path, help="model folder")
     evaluate.add_argument("data", metavar="DATA", help=_DATA)
     evaluate.add_argument("--target", metavar="COLUMN", help="by default the one that was fitted")
@@ -216,31 +233,60 @@ def _warnings_in_one_line() -> Iterator[None]:
 # --- fit -------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Asked:
+    """What a fit is about.
+
+    Args:
+        X: features of a table, or images.
+        y: targets.
+        held_out: rows of their own for the comparison, or None.
+        estimator: not fitted.
+        source: names of the data, for the summary.
+        why: the line that tells the task.
+    """
+
+    X: "Rows"
+    y: "NDArray[Any]"
+    held_out: "tuple[Rows, NDArray[Any]] | None" = None
+    estimator: "Estimator"
+    source: dict[str, Any]
+    why: str
+
+
 def _fit(args: argparse.Namespace) -> None:
     given = settings.parse(args.set)
     out: Path = args.out if args.out.name not in ("", "..") else args.out.resolve()
 
+    from secateurs.command.comparison import network_folder
+    from secateurs.command.pictures import is_images
     from secateurs.command.workspace import check_free, identity, ship, workspace
 
     check_free(out, overwrite=args.overwrite)  # before a long read
-    X, y, estimator, source, why = _asked(args, given)
+    asked = _asked_images(args, given) if is_images(args.data) else _asked_table(args, given)
+    estimator, n_rows = asked.estimator, len(asked.y)
 
     def say(line: str) -> None:
         if not args.quiet:
             print(line, flush=True)
 
-    command = identity(X, y, estimator)
+    command = identity(asked.X, asked.y, estimator)
     with workspace(out, command, overwrite=args.overwrite) as (partial, continues):
-        say(why)
+        say(asked.why)
         if continues:
             say(f"continuing from {partial}")
+        compared = _compare(asked, partial, quiet=args.quiet) if args.compare else None
+        again = compared is not None and asked.held_out is not None
         if estimator.checkpoint_dir is None:
-            estimator.set_params(checkpoint_dir=partial / "model")
-        compared = _compare(estimator, X, y, partial, quiet=args.quiet) if args.compare else None
-        if compared is not None:
-            say(f"fitting the model to ship on all {len(X):,} rows")
-        estimator.fit(X, y)
-        estimator.summary_ |= source
+            # with rows of its own to be measured on, the compared model is the one to ship
+            place = network_folder(estimator, partial) if again else partial / "model"
+            estimator.set_params(checkpoint_dir=place, verbose=estimator.verbose * (not again))
+        if compared is not None and not again:
+            say(f"fitting the model to ship on all {n_rows:,} rows")
+        estimator.fit(asked.X, asked.y)
+        seconds = float(estimator.history_["seconds"].sum()) if again else 0.0
+        estimator.summary_["seconds"] = max(estimator.summary_["seconds"], seconds)
+        estimator.summary_ |= asked.source
         # Where it was trained is nobody's business after that.
         estimator.set_params(checkpoint_dir=None, verbose=0)
         size = ship(estimator, out, partial, compared)
@@ -248,15 +294,44 @@ def _fit(args: argparse.Namespace) -> None:
         _say_what_came_out(estimator, out, size)
 
 
-def _asked(
-    args: argparse.Namespace, given: dict[str, Any]
-) -> "tuple[pd.DataFrame, NDArray[Any], Estimator, dict[str, str], str]":
-    """Return features, target, estimator, the data's names, and the line that tells the task."""
+def _asked_images(args: argparse.Namespace, given: dict[str, Any]) -> _Asked:
+    from secateurs.command.pictures import to_fit
+    from secateurs.image_classifier import ImageTicketClassifier
+
+    if args.target is not None or args.task == "regression":
+        word = "--target" if args.target is not None else "--task regression"
+        raise InputError(
+            f"images are classified by the folders that they lie in, so {word} says nothing, got "
+            f"it beside {args.data!r}; leave it out"
+        )
+    settings.check_names(given, [ImageTicketClassifier])  # before a long read
+    estimator = ImageTicketClassifier(
+        **{"random_state": 0, "verbose": int(not args.quiet), **given}
+    )
+    estimator.check()
+    images = to_fit(args.data, size=args.size)
+    channels, height, width = images.x.shape[1:]
+    n = len(dict.fromkeys(images.y.tolist()))
+    why = (
+        f"task: classification of {len(images.y):,} images, {height} x {width} with {channels} "
+        f"channel{'s' * (channels != 1)}, {n} classes"
+    )
+    source = {"data": images.name, **({"resized_to": args.size} if args.size else {})}
+    return _Asked(
+        X=images.x, y=images.y, held_out=images.test, estimator=estimator, source=source, why=why
+    )
+
+
+def _asked_table(args: argparse.Namespace, given: dict[str, Any]) -> _Asked:
     from secateurs.command.targets import as_classes, choose_task, plain
     from secateurs.data.tables import check_classes, read_table, split_target
     from secateurs.estimator import TicketClassifier, TicketRegressor
 
-    kinds: dict[str, type[Estimator]]
+    if args.size is not None:
+        raise InputError(
+            f"--size is for images, got it beside {args.data!r}, which is a table; leave it out"
+        )
+    kinds: dict[str, type[TicketClassifier | TicketRegressor]]
     kinds = {"classification": TicketClassifier, "regression": TicketRegressor}
     asked = kinds if args.task == "auto" else {args.task: kinds[args.task]}
     settings.check_names(given, list(asked.values()))  # before a long read
@@ -273,12 +348,10 @@ def _asked(
         given = {**given, "class_weight": dict(zip(labels.tolist(), weights.values(), strict=True))}
     estimator = kinds[task](**{"random_state": 0, "verbose": int(not args.quiet), **given})
     source = {"data": table.name, "target": str(series.name)}
-    return X, y, estimator, source, f"task: {task}, {why}"
+    return _Asked(X=X, y=y, estimator=estimator, source=source, why=f"task: {task}, {why}")
 
 
-def _compare(
-    estimator: "Estimator", X: "pd.DataFrame", y: "NDArray[Any]", partial: Path, *, quiet: bool
-) -> "Comparison":
+def _compare(asked: _Asked, partial: Path, *, quiet: bool) -> "Comparison":
     from rich.console import Console
 
     from secateurs.command.comparison import compare, table
@@ -287,7 +360,8 @@ def _compare(
         if not quiet:
             _tell(line)
 
-    found = compare(estimator, X, y, folder=partial, say=say)
+    model = asked.estimator
+    found = compare(model, asked.X, asked.y, folder=partial, held_out=asked.held_out, say=say)
     Console(width=None if sys.stdout.isatty() else 120).print(table(found))
     sys.stdout.flush()
     share = found.rows_seen / found.rows_held_out
@@ -300,7 +374,7 @@ def _compare(
 
 
 def _say_what_came_out(model: "Estimator", out: Path, size: int) -> None:
-    from secateurs.command.workspace import PAGE
+    from secateurs.command.workspace import PAGE, next_command
     from secateurs.report.model import regime_line
 
     summary = model.summary_
@@ -315,7 +389,7 @@ def _say_what_came_out(model: "Estimator", out: Path, size: int) -> None:
     lines["seconds"] = f"{summary['seconds']:.1f}"
     if (out / PAGE).exists():
         lines["page"] = str(out / PAGE)
-    lines["next"] = f"secateurs predict {out} NEW_ROWS.csv --out predictions.csv"
+    lines["next"] = next_command(model, str(out))
     for name, line in lines.items():
         print(f"{name:<8} {line}")
 
@@ -330,6 +404,21 @@ def _load(path: Path) -> "Estimator":
     if model.device != "cpu":
         model.set_params(device=None)  # the machine that trained it may have had others
     return model
+
+
+def _fits_data(model: "Estimator", data: str) -> "ImageTicketClassifier | None":
+    """Return a model of images; None for one of tables. Raise where DATA is of the other kind."""
+    from secateurs.command.pictures import is_images
+    from secateurs.image_classifier import ImageTicketClassifier
+
+    of_images = isinstance(model, ImageTicketClassifier)
+    if of_images != is_images(data):
+        kinds = ("images", "tables") if of_images else ("tables", "images")
+        raise InputError(
+            f"the model is one of {kinds[0]}, got {data!r}, which is read as {kinds[1]}; choose "
+            "other data or another model"
+        )
+    return model if isinstance(model, ImageTicketClassifier) else None
 
 
 def _features(model: "Estimator", frame: "pd.DataFrame") -> "pd.DataFrame":
@@ -347,15 +436,21 @@ def _predict(args: argparse.Namespace) -> None:
     from secateurs.data.tables import dump_table, read_table
 
     model = _load(args.model)
-    X = _features(model, read_table(args.data).frame)
+    columns: dict[str, Any] = {}
+    if (of_images := _fits_data(model, args.data)) is not None:
+        from secateurs.command.pictures import named
+
+        columns["file"], X = named(of_images, args.data)
+    else:
+        X = _features(model, read_table(args.data).frame)  # type: ignore[assignment]
     if args.out.exists() and Path(args.data).exists() and args.out.samefile(args.data):
         raise InputError(f"--out must not be the table itself, got {args.out}; choose another file")
     if hasattr(model, "predict_proba"):
         proba = model.predict_proba(X)
-        columns = {"prediction": model.classes_[proba.argmax(1)]}
+        columns["prediction"] = model.classes_[proba.argmax(1)]
         columns |= {f"proba_{c}": proba[:, i] for i, c in enumerate(model.classes_.tolist())}
     else:
-        columns = {"prediction": model.predict(X)}
+        columns["prediction"] = model.predict(X)
     dump_table(pd.DataFrame(columns), args.out)
     print(
         f"{args.out}: {len(X):,} rows, columns {', '.join(list(columns)[:8])}"
@@ -364,13 +459,14 @@ def _predict(args: argparse.Namespace) -> None:
 
 
 def _evaluate(args: argparse.Namespace) -> None:
-    import numpy as np
-
     from secateurs.command.targets import as_classes, as_numbers, plain
     from secateurs.data.tables import read_table, split_target
-    from secateurs.measures.quality import classification, regression
+    from secateurs.measures.quality import regression
 
     model = _load(args.model)
+    if (of_images := _fits_data(model, args.data)) is not None:
+        _tell_scores(_image_scores(of_images, args), json_=args.json)
+        return
     table = read_table(args.data)
     fitted = model.summary_.get("target")
     target = args.target or (fitted if fitted in table.frame.columns else table.target)
@@ -380,20 +476,44 @@ def _evaluate(args: argparse.Namespace) -> None:
         )
     X, series = split_target(table, target)
     X, y = _features(model, X), plain(series)
-    scores: dict[str, float] = {"rows": len(X)}
+    scores: dict[str, Any] = {"rows": len(X)}
     if hasattr(model, "predict_proba"):
         rule = "the target must be one of the model's classes"
-        labels = as_classes(y.tolist(), model.classes_, rule)
-        majority = float(np.unique(labels, return_counts=True)[1].max() / len(labels))
-        found = classification(labels, model.predict_proba(X), model.classes_)
-        scores |= {"accuracy": found.pop("accuracy"), "majority_accuracy": majority, **found}
+        scores |= _class_scores(model, X, as_classes(y.tolist(), model.classes_, rule))
     else:
         scores |= regression(as_numbers(y), model.predict(X))
-    if args.json:
+    _tell_scores(scores, json_=args.json)
+
+
+def _class_scores(model: "Estimator", X: "Rows", labels: "NDArray[Any]") -> dict[str, float]:
+    import numpy as np
+
+    from secateurs.measures.quality import classification
+
+    majority = float(np.unique(labels, return_counts=True)[1].max() / len(labels))
+    found = classification(labels, model.predict_proba(X), model.classes_)
+    return {"accuracy": found.pop("accuracy"), "majority_accuracy": majority, **found}
+
+
+def _image_scores(model: "ImageTicketClassifier", args: argparse.Namespace) -> dict[str, Any]:
+    from secateurs.command.pictures import labelled
+
+    if args.target is not None:
+        raise InputError(
+            "images have their classes from folders, so --target says nothing, got "
+            f"{args.target!r}; leave it out"
+        )
+    part, x, labels = labelled(model, args.data)
+    return {"part": part, "rows": len(x), **_class_scores(model, x, labels)}
+
+
+def _tell_scores(scores: dict[str, Any], *, json_: bool) -> None:
+    if json_:
         print(json.dumps({n: v if v == v else None for n, v in scores.items()}))  # NaN is no JSON
         return
     for name, value in scores.items():
-        shown = f"{value:,}" if isinstance(value, int) else f"{value:.4f}"
+        shown = value if isinstance(value, str) else f"{value:,}"
+        shown = f"{value:.4f}" if isinstance(value, float) else shown
         print(f"{name.replace('_', ' '):<20} {shown}")
 
 

@@ -79,11 +79,11 @@ class ImageTicketClassifier(ClassifierMixin, FittedTickets):  # type: ignore[mis
     >>> digits = load_digits()
     >>> X = (digits.images * 255 / 16).astype("uint8")
     >>> clf = ImageTicketClassifier(
-    ...     width=2, view="crop", search_epochs=1, finetune_epochs=2, random_state=0
+    ...     width=2, view="crop", search_epochs=2, finetune_epochs=4, random_state=0
     ... )
-    >>> clf.fit(X[:600], digits.target[:600]).predict_proba(X[600:610]).shape
+    >>> clf.fit(X[:1000], digits.target[:1000]).predict_proba(X[1000:1010]).shape
     (10, 10)
-    >>> clf.image_shape_, clf.density_
+    >>> clf.image_shape_, round(clf.density_, 3)
     ((1, 8, 8), 0.125)
     """
 

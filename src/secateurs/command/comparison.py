@@ -1,5 +1,6 @@
 """What the asked model is worth: trivial, linear, dense and pruned models on unseen rows."""
 
+import hashlib
 import json
 import time
 import warnings
@@ -21,9 +22,12 @@ from sklearn.model_selection import train_test_split
 
 from secateurs import parameters
 from secateurs.checkpoint import write_atomic
+from secateurs.data.image_folders import resized
+from secateurs.data.images import statistics
 from secateurs.data.prepare import encode_frame, fit_preparation
 from secateurs.errors import InputError
 from secateurs.estimator import TicketClassifier, TicketRegressor
+from secateurs.image_classifier import ImageTicketClassifier
 from secateurs.measures.quality import classification, regression
 from secateurs.networks.dense import MLP_TAB
 from secateurs.seeds import derive
@@ -34,9 +38,11 @@ __all__ = [
     "Comparison",
     "Estimator",
     "Row",
+    "Rows",
     "compare",
     "folder_bytes",
     "hold_out",
+    "network_folder",
     "row_hashes",
     "table",
     "widths_title",
@@ -44,7 +50,11 @@ __all__ = [
 
 HELD_OUT = 0.2
 
-Estimator = TicketClassifier | TicketRegressor
+Estimator = TicketClassifier | TicketRegressor | ImageTicketClassifier
+Rows = pd.DataFrame | NDArray[np.uint8]
+"""A table's features, or images [rows, channels, height, width]."""
+
+_LINEAR_SIZE = 32  # larger images are brought to this size for the linear model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,13 +93,16 @@ class Comparison:
         return json.dumps(asdict(self), indent=1)
 
 
-def row_hashes(X: pd.DataFrame) -> NDArray[np.uint64]:
-    """Return [rows] a hash of each row, missing values included.
+def row_hashes(X: Rows) -> NDArray[np.uint64]:
+    """Return [rows] a hash of each row of a table, missing values included, or of each image.
 
     >>> a, b, c = row_hashes(pd.DataFrame({"x": [1.0, None, 1.0], "y": ["u", "v", "u"]}))
     >>> bool(a == c), bool(a == b)
     (True, False)
     """
+    if isinstance(X, np.ndarray):
+        digests = [hashlib.blake2b(x.tobytes(), digest_size=8).digest() for x in X]
+        return np.frombuffer(b"".join(digests), dtype=np.uint64)
     try:
         hashes = pd.util.hash_pandas_object(X, index=False)
     except TypeError:  # cells such as lists: refused later on, with a better message
@@ -172,17 +185,16 @@ class _Models:
     def __init__(
         self,
         estimator: Estimator,
-        train: tuple[pd.DataFrame, NDArray[Any]],
-        held: tuple[pd.DataFrame, NDArray[Any]],
+        train: tuple[Rows, NDArray[Any]],
+        held: tuple[Rows, NDArray[Any]],
         folder: Path,
     ) -> None:
         self.estimator, self.train, self.held, self.folder = estimator, train, held, folder
-        self.classifies = isinstance(estimator, TicketClassifier)
+        self.classifies = not isinstance(estimator, TicketRegressor)
 
     def ticket(self) -> Row:
         """Return the asked model's row."""
-        contrastive = self.estimator.get_params().get("contrastive_weight")
-        return self._network("IUNet" if contrastive else "ticket", self.estimator.compression)
+        return self._network(_kind(self.estimator), self.estimator.compression)
 
     def dense(self) -> Row:
         """Return the row of the same network without pruning."""
@@ -193,12 +205,13 @@ class _Models:
         return self._network("dense MLP_TAB", 1, widths=MLP_TAB)
 
     def _network(self, kind: str, compression: Any, **changes: Any) -> Row:
-        folder = self.folder / f"compare-{kind.replace(' ', '-')}"
+        folder = _folder_of(kind, self.folder)
         model = clone(self.estimator)
         model.set_params(compression=compression, checkpoint_dir=folder, **changes)
         model.fit(*self.train)
         model.save(folder / "model")
-        title = f"{kind} {widths_title(model.summary_['widths'])}"
+        network = model.summary_.get("network") or widths_title(model.summary_["widths"])
+        title = f"{kind} {network}"
         if model.compression_ > 1:
             title += f", r={model.compression_:g}"
         # A resumed fit took longer than its last session; its epochs know their own seconds.
@@ -215,11 +228,15 @@ class _Models:
         """Return the row of logistic regression (of ridge regression for numbers)."""
         begin = time.monotonic()
         X, y = self.train
-        preparation = fit_preparation(X)
-        x = encode_frame(preparation, X)
+        if isinstance(X, np.ndarray):
+            x, held, several = *_flat(X, self.held[0]), 100
+        else:
+            preparation = fit_preparation(X)
+            x, held = encode_frame(preparation, X), encode_frame(preparation, self.held[0])
+            several = 1000
         if self.classifies:
-            weight = self.estimator.get_params()["class_weight"]
-            model = LogisticRegression(max_iter=1000, class_weight=weight)
+            weight = self.estimator.get_params().get("class_weight")
+            model = LogisticRegression(max_iter=several, class_weight=weight)
         else:
             model = RidgeCV(alphas=np.logspace(-3, 3, 13))
         with warnings.catch_warnings():
@@ -229,7 +246,7 @@ class _Models:
         numbers = [np.asarray(model.coef_), np.asarray(model.intercept_)]
         return Row(
             model="logistic regression" if self.classifies else "ridge regression",
-            scores=_scores(model, encode_frame(preparation, self.held[0]), self.held[1]),
+            scores=_scores(model, held, self.held[1]),
             parameters_kept=sum(n.size for n in numbers),
             bytes=sum(n.nbytes for n in numbers),
             seconds=seconds,
@@ -240,15 +257,49 @@ class _Models:
         begin = time.monotonic()
         X, y = self.train
         model = DummyClassifier(strategy="prior") if self.classifies else DummyRegressor()
-        model.fit(X, y)
+        model.fit(np.zeros((len(X), 1)), y)
         numbers = model.class_prior_ if self.classifies else model.constant_
         return Row(
             model="majority class" if self.classifies else "mean",
-            scores=_scores(model, *self.held),
+            scores=_scores(model, np.zeros((len(self.held[1]), 1)), self.held[1]),
             parameters_kept=numbers.size,
             bytes=numbers.nbytes,
             seconds=time.monotonic() - begin,
         )
+
+
+def _kind(estimator: Estimator) -> str:
+    """Return what the asked model is called."""
+    if estimator.compression == 1:
+        return "dense"
+    return "IUNet" if estimator.get_params().get("contrastive_weight") else "ticket"
+
+
+def _folder_of(kind: str, folder: Path) -> Path:
+    return folder / f"compare-{kind.replace(' ', '-')}"
+
+
+def network_folder(estimator: Estimator, folder: Path) -> Path:
+    """Return where a comparison in `folder` leaves the checkpoints of the asked model.
+
+    >>> network_folder(TicketClassifier(), Path("m.partial")).name
+    'compare-IUNet'
+    """
+    return _folder_of(_kind(estimator), folder)
+
+
+def _flat(train: NDArray[np.uint8], held: Rows) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return standardised pixels as features; large images are made smaller first."""
+    mean, std = (values[:, None, None].astype(np.float32) for values in statistics(train))
+    std[std == 0] = 1
+
+    def flat(x: NDArray[np.uint8]) -> NDArray[np.float32]:
+        if max(x.shape[2:]) > _LINEAR_SIZE:
+            x = resized(x, size=_LINEAR_SIZE)
+        values: NDArray[np.float32] = (x.astype(np.float32) / np.float32(255) - mean) / std
+        return values.reshape(len(x), -1)
+
+    return flat(train), flat(np.asarray(held))
 
 
 def _once(path: Path, phase: Callable[[], Row]) -> Row:
@@ -267,10 +318,11 @@ def _once(path: Path, phase: Callable[[], Row]) -> Row:
 
 def compare(
     estimator: Estimator,
-    X: pd.DataFrame,
+    X: Rows,
     y: NDArray[Any],
     *,
     folder: Path,
+    held_out: tuple[Rows, NDArray[Any]] | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Comparison:
     """Train trivial, linear, dense and asked models on 80% of the rows; measure them on the rest.
@@ -281,8 +333,9 @@ def compare(
     Args:
         estimator: the asked model, not fitted and never modified; its `random_state` is an
             integer, which also draws the held-out rows (stratified by class).
-        X: [rows, columns] features.
+        X: [rows, columns] features, or images.
         y: [rows] target.
+        held_out: rows of their own to measure on, and their targets: then all others train.
         folder: of these data and settings alone; take another one for others.
         say: called with a line before each phase.
 
@@ -303,27 +356,42 @@ def compare(
     seed = estimator.random_state
     if not isinstance(seed, (int, np.integer)):
         raise InputError(f"a comparison needs an integer random_state, got {seed!r}")
-    parameters.check(estimator.get_params(deep=False))
+    images = isinstance(estimator, ImageTicketClassifier)
+    if isinstance(estimator, ImageTicketClassifier):
+        estimator.check()
+    else:
+        parameters.check(estimator.get_params(deep=False))
     y = np.asarray(y)
-    classifies = isinstance(estimator, TicketClassifier)
-    train, held = hold_out(y, stratify=classifies, seed=int(seed))
-    hashes = row_hashes(X)
-    seen = int(np.isin(hashes[held], hashes[train]).sum())
-    models = _Models(estimator, (X.iloc[train], y[train]), (X.iloc[held], y[held]), folder)
+    train = (X, y)
+    if held_out is None:
+        stratify = not isinstance(estimator, TicketRegressor)
+        train, held_out = (
+            (_taken(X, rows), y[rows]) for rows in hold_out(y, stratify=stratify, seed=int(seed))
+        )
+    seen = int(np.isin(row_hashes(held_out[0]), row_hashes(train[0])).sum())
+    models = _Models(estimator, train, held_out, folder)
     # The asked model goes first: it refuses bad data and parameters before anything is trained.
     phases = {"ticket": models.ticket, "dense": models.dense}
     if estimator.compression == 1:
         del phases["ticket"]  # the asked model is the dense one
-    if estimator.widths is None and estimator.preset != "paper":
+    if not images and estimator.widths is None and estimator.preset != "paper":
         phases["mlp_tab"] = models.mlp_tab
     phases |= {"linear": models.linear, "trivial": models.trivial}
     rows = []
     for i, (name, phase) in enumerate(phases.items(), start=1):
-        say(f"compare {i}/{len(phases)}: {name} on {len(train):,} of {len(y):,} rows")
+        of = len(train[1]) + len(held_out[1])
+        say(f"compare {i}/{len(phases)}: {name} on {len(train[1]):,} of {of:,} rows")
         rows.append(_once(folder / f"compare-{name}.json", phase))
     return Comparison(
-        rows_trained=len(train), rows_held_out=len(held), rows_seen=seen, models=rows[::-1]
+        rows_trained=len(train[1]),
+        rows_held_out=len(held_out[1]),
+        rows_seen=seen,
+        models=rows[::-1],
     )
+
+
+def _taken(X: Rows, rows: NDArray[np.intp]) -> Rows:
+    return X.iloc[rows] if isinstance(X, pd.DataFrame) else X[rows]
 
 
 COLUMNS = {

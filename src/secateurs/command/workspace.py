@@ -27,10 +27,12 @@ from secateurs.command.comparison import (
     COLUMNS,
     Comparison,
     Estimator,
+    Rows,
     folder_bytes,
     row_hashes,
 )
 from secateurs.errors import InputError
+from secateurs.image_classifier import ImageTicketClassifier
 from secateurs.model_directory import check_replaceable
 
 try:
@@ -41,7 +43,15 @@ except ImportError:  # Windows: two commands on one OUT are the user's to keep a
 if TYPE_CHECKING:
     from secateurs.report.page import Table
 
-__all__ = ["NOT_IDENTITY", "PAGE", "check_free", "identity", "ship", "workspace"]
+__all__ = [
+    "NOT_IDENTITY",
+    "PAGE",
+    "check_free",
+    "identity",
+    "next_command",
+    "ship",
+    "workspace",
+]
 
 NOT_IDENTITY = ("checkpoint_dir", "device", "n_jobs", "verbose")
 """Parameters that an interrupted fit may change when it continues."""
@@ -66,7 +76,7 @@ def check_free(out: Path, *, overwrite: bool) -> None:
         )
 
 
-def identity(X: pd.DataFrame, y: NDArray[Any], estimator: Estimator) -> dict[str, Any]:
+def identity(X: Rows, y: NDArray[Any], estimator: Estimator) -> dict[str, Any]:
     """Return what decides the result: a folder with checkpoints belongs to just one.
 
     >>> import numpy as np
@@ -75,7 +85,11 @@ def identity(X: pd.DataFrame, y: NDArray[Any], estimator: Estimator) -> dict[str
     >>> list(found), found["settings"]["compression"]
     (['version', 'data', 'settings'], 8)
     """
-    digest = hashlib.sha256(json.dumps([[str(c), str(t)] for c, t in X.dtypes.items()]).encode())
+    if isinstance(X, pd.DataFrame):
+        columns: list[Any] = [[str(column), str(kind)] for column, kind in X.dtypes.items()]
+    else:
+        columns = list(X.shape[1:])
+    digest = hashlib.sha256(json.dumps(columns).encode())
     digest.update(row_hashes(X).tobytes())
     digest.update(json.dumps([str(y.dtype), y.tolist()], default=str).encode())
     settings = {n: v for n, v in estimator.get_params().items() if n not in NOT_IDENTITY}
@@ -261,9 +275,20 @@ def ship(estimator: Estimator, out: Path, partial: Path, compared: Comparison | 
     return size
 
 
+def next_command(estimator: Estimator, model: str) -> str:
+    """Return the command that predicts with a model folder.
+
+    >>> from secateurs.estimator import TicketRegressor
+    >>> next_command(TicketRegressor(), "m")
+    'secateurs predict m NEW_ROWS.csv --out predictions.csv'
+    """
+    new = "NEW_IMAGES" if isinstance(estimator, ImageTicketClassifier) else "NEW_ROWS.csv"
+    return f"secateurs predict {model} {new} --out predictions.csv"
+
+
 def _page(estimator: Estimator, name: str, compared: Comparison | None, size: int) -> str | None:
     """Return the model's page; None, with a warning, if it cannot be drawn."""
-    command = f"secateurs predict {shlex.quote(name)} NEW_ROWS.csv --out predictions.csv"
+    command = next_command(estimator, shlex.quote(name))
     try:
         from secateurs.report.model import model_page  # brings matplotlib, which only pages need
 
