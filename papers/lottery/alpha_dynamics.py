@@ -19,7 +19,7 @@ from alpha_recipe import ALPHAS, SCALES
 from scipy import stats
 
 from secateurs.experiments.spec import Run, SearchCell
-from secateurs.report import figures
+from secateurs.report import figures, paired
 from secateurs.report.page import Block, Cell, Figure, Table
 
 TITLE = "Features of LeNet-300-100 along alpha"
@@ -109,7 +109,7 @@ def dials(part: pd.DataFrame, name: str) -> Table:
     for dial in (*DIALS, Dial(column=TOLD[0], name=TOLD[1], sign=0)):
         ends = _ends(part, dial.column)
         samples.append(ends.iloc[:, 0].dropna())
-        values = [page.contrast(ends[alpha].dropna()) for alpha in ends]
+        values = [paired.contrast(ends[alpha].dropna()) for alpha in ends]
         ranks = [
             dial.sign * stats.spearmanr(np.arange(len(row)), row).statistic
             for row in ends.dropna().to_numpy()
@@ -122,7 +122,8 @@ def dials(part: pd.DataFrame, name: str) -> Table:
         title=f"{name}: dials at the end",
         columns=["measure", *names, "monotone on seeds"],
         rows=rows,
-        note=f"{page.over(samples)} On {N_PROBES['small']} training images (fewer at scale smoke). "
+        note=f"{paired.over(samples)} "
+        f"On {N_PROBES['small']} training images (fewer at scale smoke). "
         "Monotone: the rank correlation with alpha is 1 in the direction of lazier.",
     )
 

@@ -18,11 +18,12 @@ import page
 import pandas as pd
 import recipe
 from alpha_recipe import ALPHAS, REGIMES, SCALES, Task
-from page import END, MOVEMENT, OVERLAP
 
 from secateurs.experiments.spec import Run
+from secateurs.report import paired
 from secateurs.report.heatmaps import matrix
 from secateurs.report.page import Block, Cell, Figure, Table
+from secateurs.report.paired import END, MOVEMENT, OVERLAP
 from secateurs.report.tables import choose_arm
 from secateurs.tickets import TicketConfig
 
@@ -136,14 +137,14 @@ def _primary(frame: pd.DataFrame) -> float | None:
 
 def _chosen(frame: pd.DataFrame, arms: Sequence[str], name: str, r: float | None) -> pd.DataFrame:
     """Return the arm that validation images prefer on each seed, at one compression."""
-    at = frame[frame[page.COMPRESSION] == r]
+    at = frame[frame[paired.COMPRESSION] == r]
     if not arms or not set(arms) <= set(at["arm"]):
         return frame.iloc[:0]
     return choose_arm(at, at, arms=arms, value=VALUE, name=name, unpaired="drop")
 
 
 def _row(name: str, values: pd.Series, *, scale: float = 100.0) -> list[Cell]:
-    found = page.contrast(values)
+    found = paired.contrast(values)
     if found is None:
         return [name, None, 0, None, None]
     answer = {True: "above", False: "below"}
@@ -162,21 +163,21 @@ def headline(frame: pd.DataFrame, name: str) -> Table:
     best = _chosen(frame, rivals, BEST, r)
     both = pd.concat([frame, *(part for part in (tuned, best) if len(part))])
     lines = {
-        f"{TUNED} - {rival}": page.minus(both, END, TUNED, rival, r) for rival in (*rivals, BEST)
+        f"{TUNED} - {rival}": paired.minus(both, END, TUNED, rival, r) for rival in (*rivals, BEST)
     }
     for alpha in ALPHAS:
         arm = f"ticket, {alpha_recipe.name(alpha)}"
-        lines[f"{arm} - LTH"] = page.minus(both, END, arm, "LTH", r)
-    longer = page.seen(both, END, "dense, equal steps", 1.0)
+        lines[f"{arm} - LTH"] = paired.minus(both, END, arm, "LTH", r)
+    longer = paired.seen(both, END, "dense, equal steps", 1.0)
     if len(longer):
-        lines[f"{TUNED} - dense, equal steps"] = page.seen(both, END, TUNED, r) - longer
+        lines[f"{TUNED} - dense, equal steps"] = paired.seen(both, END, TUNED, r) - longer
     took = [*tuned.get("chosen_arm", ()), *best.get("chosen_arm", ())]
     counted = pd.Series(took, dtype=object).value_counts()
     return Table(
-        title=f"{name}: does tuning alpha beat the others, at {page.left(r or 1.0)}?",
+        title=f"{name}: does tuning alpha beat the others, at {paired.left(r or 1.0)}?",
         columns=["contrast", "points", "seeds", "95% interval", "verdict"],
         rows=[_row(told, values.dropna()) for told, values in lines.items()],
-        note=f"{page.over(lines.values())} Test accuracy at the end, in points, paired by seed; "
+        note=f"{paired.over(lines.values())} Test accuracy at the end, in points, paired by seed; "
         "Student's t over seeds, not adjusted for the number of contrasts. Alpha, and the best of "
         "the others, are chosen by validation accuracy on each seed: "
         + ", ".join(f"{n} times {arm}" for arm, n in counted.items())
@@ -191,13 +192,13 @@ def controls(frame: pd.DataFrame, name: str) -> Table:
     rows, samples = [], []
     for alpha in ALPHAS:
         told = alpha_recipe.name(alpha)
-        ticket = page.seen(frame, END, f"ticket, {told}", r)
-        gaps = [(ticket - page.seen(frame, END, f"{arm}, {told}", r)).dropna() for arm in arms]
-        gaps.append((ticket - page.seen(frame, END, f"dense, {told}", 1.0)).dropna())
+        ticket = paired.seen(frame, END, f"ticket, {told}", r)
+        gaps = [(ticket - paired.seen(frame, END, f"{arm}, {told}", r)).dropna() for arm in arms]
+        gaps.append((ticket - paired.seen(frame, END, f"dense, {told}", 1.0)).dropna())
         samples += gaps
-        found = [page.contrast(gap) for gap in gaps]
+        found = [paired.contrast(gap) for gap in gaps]
         regime = [
-            page.contrast(page.seen(frame, column, f"ticket, {told}", r))
+            paired.contrast(paired.seen(frame, column, f"ticket, {told}", r))
             for column in (MOVEMENT, OVERLAP)
         ]
         rows.append(
@@ -208,10 +209,11 @@ def controls(frame: pd.DataFrame, name: str) -> Table:
             ]
         )
     return Table(
-        title=f"{name}: ticket minus control, at {page.left(r or 1.0)}",
+        title=f"{name}: ticket minus control, at {paired.left(r or 1.0)}",
         columns=["regime", *arms, "dense", "movement", "overlap"],
         rows=rows,
-        note=f"{page.over(samples)} Test accuracy in points, paired by seed. Movement: of the last "
+        note=f"{paired.over(samples)} "
+        "Test accuracy in points, paired by seed. Movement: of the last "
         "training that the mask was found by; overlap: IoU of the mask with that of the largest "
         "initial weights. A ticket without rewinding has had its steps in one run.",
     )
@@ -223,7 +225,7 @@ def _grid(frame: pd.DataFrame, seed: int, r: float) -> np.ndarray:
     for i, one in enumerate(ALPHAS):
         for j, other in enumerate(ALPHAS):
             arm = f"ticket, {alpha_recipe.name(one)}" if i == j else _transferred(one, other)
-            found[i, j] = page.seen(frame, END, arm, r).get(seed, np.nan)
+            found[i, j] = paired.seen(frame, END, arm, r).get(seed, np.nan)
     return found
 
 
@@ -250,16 +252,16 @@ def transfer(frame: pd.DataFrame, name: str) -> list[Block]:
     }
     return [
         Figure(
-            title=f"{name}: who finds, who trains, at {page.left(r)}",
+            title=f"{name}: who finds, who trains, at {paired.left(r)}",
             svg=svg,
             alt="Test accuracy by the alpha that found the mask and the alpha that trains it.",
             caption=f"Test accuracy in %, mean over {len(whole)} seeds.",
         ),
         Table(
-            title=f"{name}: two-way analysis of the log error, at {page.left(r)}",
+            title=f"{name}: two-way analysis of the log error, at {paired.left(r)}",
             columns=["part", "%", "seeds", "95% interval", "verdict"],
             rows=[_row(told, values) for told, values in lines.items()],
-            note=f"{page.over(lines.values())} Shares of the variance over the cells of each "
+            note=f"{paired.over(lines.values())} Shares of the variance over the cells of each "
             "seed's matrix; what is left is the interaction.",
         ),
     ]
@@ -271,22 +273,23 @@ def kept_within(frame: pd.DataFrame, name: str) -> Table:
     for alpha in REGIMES:
         told = alpha_recipe.name(alpha)
         arm = "LTH" if alpha is None else f"ticket, {told}"
-        dense = page.seen(frame, END, f"dense, {told}", 1.0)
+        dense = paired.seen(frame, END, f"dense, {told}", 1.0)
         least: dict[int, float] = {}
         for r in page.compressions(frame):
-            gap = (dense - page.seen(frame, END, arm, r)).dropna()
+            gap = (dense - paired.seen(frame, END, arm, r)).dropna()
             for seed, lost in gap.items():
                 if lost <= DROP and least.get(seed, 1.0) > 1 / r:
                     least[seed] = 1 / r
         found = pd.Series({seed: least.get(seed, 1.0) for seed in dense.index}, dtype=float)
         samples.append(found)
-        one = page.contrast(found)
+        one = paired.contrast(found)
         rows.append([arm, one and one.value(digits=1)])
     return Table(
         title=f"{name}: weights left within half a point of the dense network",
         columns=["arm", "% left"],
         rows=rows,
-        note=f"{page.over(samples)} The smallest share of weights, among those measured, with test "
+        note=f"{paired.over(samples)} "
+        "The smallest share of weights, among those measured, with test "
         "accuracy at most half a point below that of the dense network of the same regime.",
     )
 
@@ -308,15 +311,15 @@ def figure(frame: pd.DataFrame) -> Sequence[Block]:
         )
         controlled = [f"{c}, {alpha_recipe.name(a)}" for c in CONTROLS for a in ALPHAS]
         blocks += [
-            page.grid(
+            paired.grid(
                 f"{name}: numbers", [*dense, *lines], [1.0, *ratios],
-                partial(page.seen, part, END),
+                partial(paired.seen, part, END),
                 note="Test accuracy at the end, in %, by weights left.",
             ),
             headline(part, name),
             controls(part, name),
-            page.grid(
-                f"{name}: controls", controlled, ratios, partial(page.seen, part, END),
+            paired.grid(
+                f"{name}: controls", controlled, ratios, partial(paired.seen, part, END),
                 note="Test accuracy at the end, in %, by weights left.",
             ),
             *transfer(part, name),

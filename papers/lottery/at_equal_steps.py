@@ -13,11 +13,12 @@ from functools import partial
 import page
 import pandas as pd
 import recipe
-from page import COMPRESSION, END
 
 from secateurs import criteria
 from secateurs.experiments.spec import Run
+from secateurs.report import paired
 from secateurs.report.page import Block, Cell, Table
+from secateurs.report.paired import COMPRESSION, END
 from secateurs.report.tables import choose_arm
 from secateurs.schedules import exponential
 from secateurs.tickets import TicketConfig
@@ -176,7 +177,7 @@ def _best_at_start(frame: pd.DataFrame) -> pd.DataFrame:
 def _by_seed(frame: pd.DataFrame, arm: str, baseline: str) -> pd.Series:
     """Return the mean difference over the few densities that both arms have, by seed."""
     ratios = page.compressions(frame, at_most=FEW)
-    found = [page.minus(frame, END, arm, baseline, r) for r in ratios]
+    found = [paired.minus(frame, END, arm, baseline, r) for r in ratios]
     every = pd.concat([one for one in found if len(one)] or [pd.Series(dtype=float)])
     return every.groupby(level=0).mean()
 
@@ -188,7 +189,7 @@ def contrasts(frame: pd.DataFrame, name: str) -> Table:
     samples = {told: _by_seed(both, *arms) for told, arms in CONTRASTS.items()}
     rows: list[list[Cell]] = []
     for told, values in samples.items():
-        found = page.contrast(values)
+        found = paired.contrast(values)
         if found is None:
             rows.append([told, None, 0, None])
         else:
@@ -198,7 +199,8 @@ def contrasts(frame: pd.DataFrame, name: str) -> Table:
         title=f"{name}: contrasts",
         columns=["contrast", "points", "seeds", "95% interval"],
         rows=rows,
-        note=f"{page.over(samples.values())} Test accuracy at the end, in points: on each seed the "
+        note=f"{paired.over(samples.values())} "
+        "Test accuracy at the end, in points: on each seed the "
         f"mean over the densities of at most {100 * FEW:g}% that both arms have, paired. The "
         "interval is Student's t over seeds, not adjusted for the number of contrasts. Best at "
         "start: chosen by validation accuracy on each seed at each density"
@@ -216,16 +218,16 @@ def figure(frame: pd.DataFrame) -> Sequence[Block]:
             part, END, title=f"{name}: accuracy", ylabel="test accuracy, %", order=arms
         )
         blocks += [
-            page.grid(
-                f"{name}: numbers", arms, [1.0, *ratios], partial(page.seen, part, END),
+            paired.grid(
+                f"{name}: numbers", arms, [1.0, *ratios], partial(paired.seen, part, END),
                 note="Test accuracy at the end, in %, by weights left.",
             ),
-            page.grid(
+            paired.grid(
                 f"{name}: minus {baseline}", [arm for arm in arms if arm != baseline], ratios,
-                lambda arm, r, part=part: page.minus(part, END, arm, baseline, r),
+                lambda arm, r, part=part: paired.minus(part, END, arm, baseline, r),
                 note="Differences of test accuracy at the end, in points, paired by seed.",
             ),
             contrasts(part, name),
-            page.layers(part, [(arm, arm, r) for arm in ARMS], title=f"{name}: layers at 5%"),
+            paired.layers(part, [(arm, arm, r) for arm in ARMS], title=f"{name}: layers at 5%"),
         ]  # fmt: skip
     return blocks

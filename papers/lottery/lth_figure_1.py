@@ -12,10 +12,12 @@ from functools import partial
 import page
 import pandas as pd
 import recipe
-from page import EARLY, END, STOP
+from page import EARLY, STOP
 
 from secateurs.experiments.spec import Run
+from secateurs.report import paired
 from secateurs.report.page import Block, Cell, Table
+from secateurs.report.paired import END
 from secateurs.tickets import TicketConfig
 
 TITLE = "Lottery tickets of LeNet-300-100"
@@ -132,13 +134,13 @@ class Fact:
 def _steps(frame: pd.DataFrame, arm: str, other: str) -> pd.Series:
     """Return how many times later an arm stops than another at 21.1%, by seed."""
     r = page.nearest(frame, 21.1)
-    steps = [page.seen(frame, STOP, name, 1.0 if name == "dense" else r) for name in (arm, other)]
+    steps = [paired.seen(frame, STOP, name, 1.0 if name == "dense" else r) for name in (arm, other)]
     one, of_other = (found[found > 0] for found in steps)  # a stop at the start has no ratio
     return (one / of_other).dropna()
 
 
 def _minus(frame: pd.DataFrame, arm: str, baseline: str, percent: float, column: str) -> pd.Series:
-    return page.minus(frame, column, arm, baseline, page.nearest(frame, percent))
+    return paired.minus(frame, column, arm, baseline, page.nearest(frame, percent))
 
 
 def _difference(
@@ -190,8 +192,8 @@ def facts(frame: pd.DataFrame, name: str) -> Table:
     samples = [fact.values(frame) for fact in told_of]
     rows: list[list[Cell]] = []
     for fact, sample in zip(told_of, samples, strict=True):
-        found = page.contrast(sample)
-        answer = page.agrees(found, sign=fact.sign, null=fact.null)
+        found = paired.contrast(sample)
+        answer = paired.agrees(found, sign=fact.sign, null=fact.null)
         measured: list[Cell] = [None, 0, None]
         if found is not None:
             interval = found.interval(scale=fact.scale)
@@ -202,9 +204,10 @@ def facts(frame: pd.DataFrame, name: str) -> Table:
         title=f"{name}: published facts",
         columns=["fact", "published", "measured", "seeds", "95% interval", "agrees"],
         rows=rows,
-        note=f"{page.over(samples)} Paired by seed. Published: Frankle & Carbin 2019, of MNIST and "
+        note=f"{paired.over(samples)} "
+        "Paired by seed. Published: Frankle & Carbin 2019, of MNIST and "
         "50,000 steps; without a number there, nothing agrees or not. Early stopping is at the "
-        f"lowest validation loss. {page.AGREES}",
+        f"lowest validation loss. {paired.AGREES}",
     )
 
 
@@ -224,7 +227,7 @@ def figure(frame: pd.DataFrame) -> Sequence[Block]:
             blocks += page.by_density(
                 drawn, column, title=f"{name}: {title}", ylabel=ylabel, order=ARMS
             )
-        tickets = [(f"ticket, {page.left(r)}", "ticket", r) for r in columns]
+        tickets = [(f"ticket, {paired.left(r)}", "ticket", r) for r in columns]
         fresh = page.nearest(part, 21.1)
         blocks += page.learning_curves(
             part,
@@ -232,7 +235,7 @@ def figure(frame: pd.DataFrame) -> Sequence[Block]:
                 ("dense", "dense", 1.0),
                 *(line for line in tickets if line[2] != page.nearest(part, 7.0)),
                 *(
-                    [(f"re-initialised, {page.left(fresh)}", "re-initialised", fresh)]
+                    [(f"re-initialised, {paired.left(fresh)}", "re-initialised", fresh)]
                     if fresh
                     else []
                 ),
@@ -240,21 +243,21 @@ def figure(frame: pd.DataFrame) -> Sequence[Block]:
             title=f"{name}: learning curves",
         )
         blocks += [
-            page.grid(
-                f"{name}: numbers", arms, [1.0, *columns], partial(page.seen, part, END),
+            paired.grid(
+                f"{name}: numbers", arms, [1.0, *columns], partial(paired.seen, part, END),
                 note="Test accuracy at the end, in %, by weights left.",
             ),
-            page.grid(
+            paired.grid(
                 f"{name}: at early stopping", arms, [1.0, *columns],
-                partial(page.seen, part, EARLY),
+                partial(paired.seen, part, EARLY),
                 note="Test accuracy at the lowest validation loss, in %, by weights left.",
             ),
-            page.grid(
+            paired.grid(
                 f"{name}: minus dense", ARMS[1:], columns,
-                lambda arm, r, part=part: page.minus(part, END, arm, "dense", r),
+                lambda arm, r, part=part: paired.minus(part, END, arm, "dense", r),
                 note="Differences of test accuracy at the end, in points, paired by seed.",
             ),
             facts(part, name),
-            page.layers(part, tickets, title=f"{name}: layers of the ticket"),
+            paired.layers(part, tickets, title=f"{name}: layers of the ticket"),
         ]  # fmt: skip
     return blocks

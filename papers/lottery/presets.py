@@ -11,6 +11,7 @@ import pandas as pd
 import recipe
 
 from secateurs.experiments.spec import Run
+from secateurs.report import paired
 from secateurs.report.figures import accuracy_by_compression
 from secateurs.report.page import Block, Figure
 
@@ -58,7 +59,7 @@ def figure(frame: pd.DataFrame) -> Sequence[Block]:
             caption=f"Mean ± standard error over {frame['seed'].nunique()} seeds. OpenLTH counts "
             "without the output layer, which it does not prune.",
         ),
-        page.grid(
+        paired.grid(
             "Numbers", list(recipe.PRESETS), [1.0, *(100 / percent for percent in TOLD)],
             lambda arm, r: _seen(frame[frame["arm"] == arm], arm, r),
             note="Test accuracy at the end, in %, by weights left, within half a round.",
@@ -69,4 +70,4 @@ def figure(frame: pd.DataFrame) -> Sequence[Block]:
 def _seen(part: pd.DataFrame, arm: str, compression: float) -> pd.Series:
     """Return the values of a preset where its own rounds come next to a compression."""
     own = compression if compression == 1 else page.nearest(part, 100 / compression)
-    return page.seen(part, page.END, arm, own)
+    return paired.seen(part, paired.END, arm, own)

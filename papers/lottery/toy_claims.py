@@ -12,6 +12,7 @@ from scipy import stats
 from toy_found import CONTROLS, DENSE, FRESH, OWN, SHUFFLED, TICKET, TOP, Found
 
 from secateurs.measures import statistics
+from secateurs.report import paired
 from secateurs.report.page import Cell, Table, Value
 
 
@@ -43,7 +44,7 @@ class Claim:
 
     def row(self) -> list[Cell]:
         """Return claim, value, interval, seeds and verdict."""
-        found = page.contrast(self.values)
+        found = paired.contrast(self.values)
         if found is None:
             return [self.told, None, None, 0, "no cells yet"]
         undo: Callable[[float], float] = np.exp if self.ratio else float
@@ -256,12 +257,14 @@ def uniformity(studies: dict[str, Found]) -> Table:
             float(np.sqrt(np.square(left[t, arm].to_numpy()).sum() / (left[t, arm].size - 2)))
             for t in studies
         ]
-        tau = [page.contrast(taus(f, arm)) for f in studies.values()]
+        tau = [paired.contrast(taus(f, arm)) for f in studies.values()]
         verdict = None
         if told is not None and held is not None:
             verdict = "yes" if held < 0.05 else "no" if told > 0.95 else "not resolved"
         shown = [one and one.value(scale=1.0) for one in tau]
-        more = page.contrast(pd.concat([taus(f, TICKET) - taus(f, arm) for f in studies.values()]))
+        more = paired.contrast(
+            pd.concat([taus(f, TICKET) - taus(f, arm) for f in studies.values()])
+        )
         words = None
         if arm != TICKET and more is not None and not np.isnan(more.low):
             words = _ends(more.low, more.high)

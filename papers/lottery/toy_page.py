@@ -4,7 +4,6 @@ import base64
 from collections.abc import Sequence
 
 import numpy as np
-import page
 import pandas as pd
 from numpy.typing import NDArray
 from toy_claims import SAME, VERDICT, Claim, effects
@@ -22,7 +21,7 @@ from toy_found import (
     listed,
 )
 
-from secateurs.report import figures, heatmaps
+from secateurs.report import figures, heatmaps, paired
 from secateurs.report.page import Axis, Block, Cell, Figure, Scrubber, Table, Value
 from secateurs.report.tables import DATASET
 
@@ -48,9 +47,9 @@ def ratios(found: Found, teacher: str) -> Table:
     """Return test errors as ratios to the dense student's, arms by alphas."""
     rows: list[list[Cell]] = []
     for arm in (TICKET, *CONTROLS):
-        told = [page.contrast(found.log_ratio(arm, DENSE, alpha)) for alpha in found.alphas]
+        told = [paired.contrast(found.log_ratio(arm, DENSE, alpha)) for alpha in found.alphas]
         rows.append([arm, *(one and Value(np.exp(one.mean)) for one in told)])
-    dense = [page.contrast(found.seen(DENSE, "test_mse", alpha)) for alpha in found.alphas]
+    dense = [paired.contrast(found.seen(DENSE, "test_mse", alpha)) for alpha in found.alphas]
     errors: list[Cell] = [one and one.value(scale=1.0, digits=3) for one in dense]
     return Table(
         title=f"{teacher.capitalize()}: test error as a ratio to the dense student's",
@@ -70,7 +69,7 @@ def features(found: Found, teacher: str) -> Table:
         ("overlap", "IoU with top |start|"), ("relevant", "weights on relevant inputs"),
     ):  # fmt: skip
         for arm in (TICKET, *CONTROLS):
-            told = [page.contrast(found.seen(arm, column, alpha)) for alpha in found.alphas]
+            told = [paired.contrast(found.seen(arm, column, alpha)) for alpha in found.alphas]
             rows.append([f"{word}, {arm}", *(one and one.value(scale=1.0) for one in told)])
     return Table(
         title=f"{teacher.capitalize()}: features beside the dense student's",
@@ -233,7 +232,7 @@ def widths(frame: pd.DataFrame, teacher: str) -> list[Block]:
         claim = Claim(
             told=told, values=widest_to_narrowest(table, column), null=1.0, within=SAME, ratio=True
         )
-        both = [page.contrast(shares[name]) for name in ("width", "alpha")]
+        both = [paired.contrast(shares[name]) for name in ("width", "alpha")]
         by = [np.exp(np.log(part[column]).mean()) for _, part in table.groupby("width")]
         parts = [share and share.value(scale=1.0) for share in both]
         rows.append([*claim.row(), *parts, *map(float, by)])

@@ -145,11 +145,11 @@ def _ticket_flops(
 # --- search ----------------------------------------------------------------------------------
 
 
-def _watched_epochs(epochs: int) -> set[int]:
-    """Return log-spaced epochs, the last among them: on small tables measuring all would cost more
-    than training.
+def _watched_epochs(epochs: int, *, ratio: float) -> set[int]:
+    """Return log-spaced epochs, the last among them: measuring all would cost more than training,
+    of small tables and of large layers.
     """
-    spaced = {round(1.25**i) for i in range(max(epochs, 1).bit_length() * 4)}
+    spaced = {round(ratio**i) for i in range(max(epochs, 1).bit_length() * 4)}
     return {epoch for epoch in spaced if epoch < epochs} | {epochs}
 
 
@@ -161,7 +161,7 @@ def _search(cell: SearchCell, store: Store, device: torch.device) -> Outcome:
     start = {name: t.detach().clone().to(device) for name, t in network.state_dict().items()}
     scaled = {name: cell.init_scale * start[name] for name in names}
 
-    watched = _watched_epochs(n_epochs)
+    watched = _watched_epochs(n_epochs, ratio=1.25 if prepared.pixels is None else 2)
     view = _view(cell, prepared, device)
 
     def watch(network: nn.Module, epoch: int) -> dict[str, Any]:
@@ -172,8 +172,8 @@ def _search(cell: SearchCell, store: Store, device: torch.device) -> Outcome:
             told["histogram"] = weight_histogram(state[name] for name in names)
         if epoch in watched:
             told["start_mask_overlap"] = largest_overlap(start, state, names)
-        if prepared.pixels is not None and view is not None:
-            told |= _contrastive_gap(cell, network, prepared, view, device)
+            if prepared.pixels is not None and view is not None:
+                told |= _contrastive_gap(cell, network, prepared, view, device)
         return told
 
     config = TicketConfig(
@@ -260,7 +260,7 @@ def _by_epoch(history: list[dict[str, Any]]) -> dict[str, list[Any]]:
         *("epoch", "loss", "contrastive", "validation_loss", "weight_movement", "histogram"),
         *("training_contrastive", "validation_contrastive"),
     )
-    return {name: [row[name] for row in history] for name in names if name in history[0]}
+    return {name: [row.get(name) for row in history] for name in names if name in history[0]}
 
 
 def _columns(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
