@@ -145,7 +145,7 @@ def _is_archive(path: Path) -> bool:
 
 def _stem(path: Path) -> str:
     if path.is_dir():
-        return path.resolve().name
+        return path.absolute().name
     ending = next((one for one in ARCHIVES if path.name.lower().endswith(one)), path.suffix)
     return path.name[: len(path.name) - len(ending)]
 
