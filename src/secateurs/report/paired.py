@@ -33,6 +33,7 @@ __all__ = [
     "minus",
     "over",
     "seen",
+    "told",
 ]
 
 COMPRESSION, END = "config.compression", "test.accuracy"
@@ -105,6 +106,11 @@ def contrast(values: pd.Series) -> Contrast | None:
     )
 
 
+def told(found: Contrast | None, *, scale: float = 100.0, digits: int = 2) -> Cell:
+    """Return a contrast as a cell of a table, empty where there is none."""
+    return None if found is None else found.value(scale=scale, digits=digits)
+
+
 AGREES = (
     "Agrees: yes if the 95% t interval over seeds lies on the published side of no difference, no "
     "if it lies on the other; for a published 0, yes if the interval holds 0 and no if it does "
@@ -155,7 +161,7 @@ def grid(
     for arm in arms:
         found = [contrast(samples[arm, r]) for r in columns]
         if any(found):
-            rows.append([arm, *(one and one.value() for one in found)])
+            rows.append([arm, *map(told, found)])
     return Table(
         title=title,
         columns=["arm", *map(left, columns)],
@@ -168,15 +174,15 @@ def layers(
     frame: pd.DataFrame, lines: Sequence[tuple[str, str, float | None]], *, title: str
 ) -> Table:
     """Return what each layer keeps, and how far the search moved; lines as for the curves."""
-    kept = [c for c in frame if c.startswith("layer_density.") and frame[c].notna().any()]
+    kept = [str(c) for c in frame if str(c).startswith("layer_density.") and frame[c].notna().any()]
     rows: list[list[Cell]] = []
     samples = []
     for name, arm, r in lines:
         found = [contrast(seen(frame, column, arm, r)) for column in (*kept, MOVEMENT, OVERLAP)]
         if any(found):
             samples.append(seen(frame, "size.density", arm, r))
-            percent = [one and one.value() for one in found[: len(kept)]]
-            rows.append([name, *percent, *(one and one.value(scale=1.0) for one in found[-2:])])
+            regime = [told(one, scale=1.0) for one in found[-2:]]
+            rows.append([name, *map(told, found[: len(kept)]), *regime])
     names = [c.removeprefix("layer_density.").removesuffix(".weight") for c in kept]
     return Table(
         title=title,
