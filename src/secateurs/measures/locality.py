@@ -254,8 +254,8 @@ def _redrawn(kept: Tensor, generator: torch.Generator) -> Tensor:
     """Return a mask with the same number kept in each row, and about as many in each column."""
     rates = -torch.log1p(-kept.double().mean(0))  # of a race that an input wins with its frequency
     arrival = torch.empty(kept.shape).exponential_(generator=generator) / rates.float()
-    order = arrival.argsort(1).argsort(1)
-    return order < kept.sum(1, keepdim=True)
+    first = torch.arange(kept.shape[1]) < kept.sum(1, keepdim=True)
+    return torch.zeros_like(kept).scatter_(1, arrival.argsort(1), first)
 
 
 # ---- no CNN at all -------------------------------------------------------------------------------
