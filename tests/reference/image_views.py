@@ -1,9 +1,30 @@
-"""Views of images, one image and one pixel at a time, on parameters that were drawn before."""
+"""Views of images, one image and one pixel at a time: torchvision's definitions, plainly."""
 
 import colorsys
+import math
 
 import torch
 import torch.nn.functional as F
+
+
+def crop_of(height, width, *, scale, ratio, uniforms, places):
+    """Return (top, left, height, width) as torchvision's RandomResizedCrop chooses it.
+
+    `uniforms` are pairs for the tries, of area and ratio, `places` those of the row and column.
+    """
+    for u, v in uniforms:
+        area = height * width * (scale[0] + (scale[1] - scale[0]) * u)
+        aspect = math.exp(math.log(ratio[0]) + (math.log(ratio[1]) - math.log(ratio[0])) * v)
+        h, w = round(math.sqrt(area / aspect)), round(math.sqrt(area * aspect))
+        if 0 < h <= height and 0 < w <= width:
+            return int(places[0] * (height - h + 1)), int(places[1] * (width - w + 1)), h, w
+    if width / height < ratio[0]:
+        h, w = round(width / ratio[0]), width
+    elif width / height > ratio[1]:
+        h, w = height, round(height * ratio[1])
+    else:
+        h, w = height, width
+    return (height - h) // 2, (width - w) // 2, h, w
 
 
 def crop(image, *, top, left, height, width, flipped=False):
