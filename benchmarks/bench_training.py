@@ -25,7 +25,7 @@ from secateurs.networks.dense import MLP, MLP_TAB
 from secateurs.networks.init import initialise_
 from secateurs.optimizers import SGD, AdamW
 from secateurs.seeds import stream
-from secateurs.training import PhaseConfig, _Draws, _Steps
+from secateurs.training import PhaseConfig, _Batch, _Draws, _Steps
 
 
 def network(widths: tuple[int, ...]) -> MLP:
@@ -67,9 +67,11 @@ def ours(
         contrastive_weight=float(ilo),
     )
     steps = _Steps(net, phase, "encoder", list(scores), mask, x.device)
-    draws = _Draws(view=torch.Generator(), mixup=np.random.default_rng(0))
+    drawn = torch.Generator()
+    draws = _Draws(view=drawn, dropout=drawn, mixup=np.random.default_rng(0))
     noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(1))
-    return lambda: steps(x, y, None, lambda batch, _: batch + noise, draws) and None
+    rows = _Batch(x=x, y=y, weight=None, at_centre=None)
+    return lambda: steps(rows, lambda batch, _: batch + noise, draws) and None
 
 
 def by_other_linear(step: Callable[[], None]) -> tuple[str, Callable[[], None]]:
