@@ -157,8 +157,8 @@ def omp(scale: str, task: Task, settings: Tuned) -> TicketConfig:
 
 
 def lasso(scale: str, task: Task, settings: Tuned, *, l1: float) -> TicketConfig:
-    """Return beta-Lasso with the search of the tuned OMP."""
-    return beta_lasso(omp(scale, task, settings), l1=l1)
+    """Return beta-Lasso with the search of the tuned OMP, of as many epochs as the finetuning."""
+    return beta_lasso(omp(scale, task, replace(settings, omp_epochs=0)), l1=l1)
 
 
 def config(scale: str, task: Task, name: str) -> TicketConfig:

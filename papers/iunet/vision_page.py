@@ -25,12 +25,12 @@ from secateurs.report.tables import SPLIT
 DENSITY = "size.density"
 
 
-def of_arm(frame: pd.DataFrame, column: str, arm: str) -> pd.Series:
-    """Return the values of an arm by seed; empty where nothing is finished."""
+def of_arm(frame: pd.DataFrame, column: str, arm: str, *, split: str = SPLIT) -> pd.Series:
+    """Return the values of an arm by seed, a column; empty where nothing is finished."""
     if column not in frame:
         return pd.Series(dtype="float64")
     rows = frame[frame["arm"] == arm]
-    values: pd.Series = pd.to_numeric(rows[column]).groupby(rows[SPLIT]).mean().dropna()
+    values: pd.Series = pd.to_numeric(rows[column]).groupby(rows[split]).mean().dropna()
     return values
 
 

@@ -56,7 +56,7 @@ from secateurs.seeds import stream
 from secateurs.tickets import Searched, TicketConfig
 from secateurs.training import PhaseConfig, State
 
-__all__ = ["Status", "execute"]
+__all__ = ["GAP_ROWS", "Status", "execute"]
 
 Status = Literal["done", "already", "busy", "failed"]
 

@@ -22,6 +22,7 @@ from secateurs.data.image_views import IMAGE_VIEWS
 from secateurs.data.views import View, corruption
 from secateurs.errors import InputError
 from secateurs.experiments import material, trained
+from secateurs.experiments.image_structure import image_structure
 from secateurs.experiments.rows import Prepared, prepare
 from secateurs.experiments.spec import ImageRows, ProbeCell, TicketCell, key, title
 from secateurs.experiments.store import Outcome, Store
@@ -102,6 +103,8 @@ def _told(value: Any) -> Any:
     """Return the same with None for what is not a finite number."""
     if isinstance(value, Mapping):
         return {name: _told(part) for name, part in value.items()}
+    if isinstance(value, list):  # maps: whole numbers
+        return value
     return value if math.isfinite(value) else None
 
 
@@ -243,7 +246,8 @@ def probe(cell: ProbeCell, store: Store, device: torch.device | str = "cpu") -> 
     relative to its scaled start, and IoU with the mask of the start, by layer. Of tables only:
     `coupling`, `measures.coupling` on training rows, of `start` and `searched` over all prunable
     weights, which is what magnitude pruning ranks, and of `trained` over the kept ones; `rare`,
-    accuracy on the test rows of `rare_rows`, and on the rest.
+    accuracy on the test rows of `rare_rows`, and on the rest. Of images, what `image_structure`
+    tells of the trained ticket.
 
     Args:
         cell: its ticket and the ticket's search must be finished.
@@ -285,7 +289,11 @@ def probe(cell: ProbeCell, store: Store, device: torch.device | str = "cpu") -> 
     kept = {name: part.cpu() for name, part in mask.items()}
     regime = _regime(ticket, searched, kept)
     if isinstance(ticket.rows, ImageRows):
-        return Outcome(result=_told({"invariance": invariance, "regime": regime}))
+        channels, height, width = data.train[0].shape[1:]
+        structure = image_structure(
+            ticket, networks["trained"].cpu(), kept, (channels, height, width)
+        )
+        return Outcome(result=_told({"invariance": invariance, "regime": regime, **structure}))
     result = {
         "corruption_rate": ticket.corruption_rate or CORRUPTION_RATE,
         "invariance": invariance[""],
