@@ -412,6 +412,8 @@ def _fits_data(model: "Estimator", data: str) -> "ImageTicketClassifier | None":
     from secateurs.image_classifier import ImageTicketClassifier
 
     of_images = isinstance(model, ImageTicketClassifier)
+    if of_images and ":" not in data and not is_images(data) and not Path(data).exists():
+        raise InputError(f"the model is one of images, and there is no {data!r}; check the name")
     if of_images != is_images(data):
         kinds = ("images", "tables") if of_images else ("tables", "images")
         raise InputError(

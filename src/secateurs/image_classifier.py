@@ -201,10 +201,11 @@ class ImageTicketClassifier(ClassifierMixin, FittedTickets):  # type: ignore[mis
     def _read(self, X: ArrayLike, name: str = "X") -> Tensor:
         """Return images of the fitted shape as a tensor."""
         x = validation.images(X, name)
+        where = "" if name == "X" else f" in {name}"
         if x.shape[1:] != self.image_shape_:
             raise InputError(
                 f"images must be {_size(self.image_shape_)} as those of training, got "
-                f"{_size(x.shape[1:])} in {name}; resize or convert them"
+                f"{_size(x.shape[1:])}{where}; resize or convert them"
             )
         return torch.from_numpy(x if x.flags.writeable else x.copy())
 
@@ -339,7 +340,8 @@ class ImageTicketClassifier(ClassifierMixin, FittedTickets):  # type: ignore[mis
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
         """Return [rows] the most probable label."""
-        labels: NDArray[Any] = self.classes_[self.predict_proba(X).argmax(1)]
+        proba = self.predict_proba(X)
+        labels: NDArray[Any] = self.classes_[proba.argmax(1)]
         return labels
 
     def _network(self) -> ImageNetwork:

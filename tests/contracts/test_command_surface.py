@@ -12,6 +12,7 @@ import pytest
 from secateurs import __version__
 from secateurs.cli import build_parser, main
 from secateurs.estimator import TicketClassifier, TicketRegressor
+from secateurs.image_classifier import ImageTicketClassifier
 
 ENGINE = [
     "--out DIR!",
@@ -33,6 +34,7 @@ SURFACE = {
         "--set NAME=JSON",
         "--compare",
         "--task {auto,classification,regression}",
+        "--size PIXELS",
         "--overwrite",
         "--quiet",
     ],
@@ -73,6 +75,28 @@ CLASSIFIER = [
     "views",
     "weight_decay",
     "widths",
+]
+IMAGES = [
+    "batch_size",
+    "checkpoint_dir",
+    "compression",
+    "contrastive_weight",
+    "criterion",
+    "device",
+    "finetune_epochs",
+    "finetune_lr",
+    "init_scale",
+    "network",
+    "precision",
+    "random_state",
+    "rewind",
+    "search_epochs",
+    "search_lr",
+    "time_limit",
+    "val_fraction",
+    "verbose",
+    "view",
+    "width",
 ]
 ONLY_CLASSES = {"class_weight", "contrastive_weight", "corruption_rate", "temperature", "views"}
 
@@ -131,6 +155,7 @@ def test_parameters_are_the_frozen_ones():
     for kind, names in (
         (TicketClassifier, CLASSIFIER),
         (TicketRegressor, sorted(set(CLASSIFIER) - ONLY_CLASSES)),
+        (ImageTicketClassifier, IMAGES),
     ):
         assert sorted(set(inspect.signature(kind).parameters)) == names
     assert sorted(SETTINGS) == CLASSIFIER

@@ -290,9 +290,13 @@ def _page(estimator: Estimator, name: str, compared: Comparison | None, size: in
     """Return the model's page; None, with a warning, if it cannot be drawn."""
     command = next_command(estimator, shlex.quote(name))
     try:
-        from secateurs.report.model import model_page  # brings matplotlib, which only pages need
+        # these bring matplotlib, which only pages need
+        from secateurs.report.image_model import image_model_page
+        from secateurs.report.model import model_page
 
         table = None if compared is None else _comparison_table(compared)
+        if isinstance(estimator, ImageTicketClassifier):
+            return image_model_page(estimator, comparison=table, command=command, size=size)
         return model_page(estimator, comparison=table, command=command, size=size)
     except Exception as err:  # hours of training must not be lost to a picture
         warnings.warn(

@@ -107,7 +107,7 @@ class ImageNetwork:
             with torch.device("meta"):
                 network = self._network()
             n = sum(parameter.numel() for parameter in network.parameters())
-        except RuntimeError:  # more elements than torch can count
+        except (RuntimeError, TypeError, OverflowError):  # more elements than torch can count
             n = 2**63
         if n > MOST_PARAMETERS:
             raise InputError(

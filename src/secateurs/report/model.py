@@ -10,6 +10,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from secateurs import __version__, masks
 from secateurs.estimator import TicketClassifier, TicketRegressor
+from secateurs.fitted import FittedTickets
 from secateurs.measures.structure import column_norms
 from secateurs.preparation import feature_names, groups
 from secateurs.recipes import regime_of
@@ -18,7 +19,7 @@ from secateurs.report.card import Structure, first_layers, structure
 from secateurs.report.drawing import Floats
 from secateurs.report.page import Block, Facts, Figure, Section, Table, Text, Value, render
 
-__all__ = ["model_page", "regime_line"]
+__all__ = ["density_figure", "model_page", "printable", "regime_line", "training_blocks"]
 
 
 def model_page(
@@ -59,9 +60,9 @@ def model_page(
         )
         sections.append(Section(title=_CARD, intro=intro, blocks=_card(found, model)))
     sections.append(Section(title="Layers", blocks=_layers(model, found)))
-    if curves := _training(model):
+    if curves := training_blocks(model):
         sections.append(Section(title="Training", blocks=curves))
-    names = [_printable(summary[name]) for name in ("data", "target") if summary.get(name)]
+    names = [printable(summary[name]) for name in ("data", "target") if summary.get(name)]
     kind = "dense network" if found is None else "ticket"
     return render(
         ": ".join(names) or type(model).__name__,
@@ -144,7 +145,7 @@ def _card(found: Structure, model: TicketClassifier | TicketRegressor) -> list[B
         Figure(
             title="Columns that are kept",
             svg=figures.column_bars(
-                [_printable(name) for name in found.columns],
+                [printable(name) for name in found.columns],
                 found.share,
                 chance=found.chance,
                 error=found.error,
@@ -287,7 +288,7 @@ def _pair_blocks(found: Structure) -> list[Block]:
         Figure(
             title="Columns that are combined",
             svg=figures.pair_matrix(
-                [_printable(found.paired[i]) for i in at], found.z[np.ix_(at, at)]
+                [printable(found.paired[i]) for i in at], found.z[np.ix_(at, at)]
             ),
             alt=f"Matrix of {len(at)} columns: how much more than by chance each two meet in "
             f"neurons; most of all {first} and {second}.",
@@ -346,26 +347,9 @@ def _histogram(reads: Floats, by_chance: Floats) -> str:
 
 def _layers(model: TicketClassifier | TicketRegressor, found: Structure | None) -> list[Block]:
     """Return the density of each layer, and the first one as a matrix."""
-    blocks: list[Block] = []
     several = found is not None and found.tickets > 1
-    if found is not None:
-        unique = {id(mask): mask for mask in model.masks_}.values()
-        rows = [
-            {"layer": f"{i}", "density": kept / mask[name].numel(), "arm": "kept"}
-            for mask in unique
-            for i, (name, kept) in enumerate(masks.kept_per_layer(mask).items(), start=1)
-        ]
-        n = len(model.masks_[0])
-        blocks.append(
-            Figure(
-                title="Density by layer",
-                svg=figures.layer_density(pd.DataFrame(rows)),
-                alt=f"Kept share of the weights in each of {n} hidden layers.",
-                caption=f"{model.density_:.3g} over all; the output layer is not pruned."
-                + (" Means over tickets." if several else ""),
-            )
-        )
-    names = [_printable(name) for name in feature_names(model.preparation_)]
+    blocks: list[Block] = [] if found is None else [density_figure(model)]
+    names = [printable(name) for name in feature_names(model.preparation_)]
     weight, mask = first_layers(model)[0]
     by_column = column_norms(weight, mask, groups(model.preparation_))
     order = by_column.sum(1).argsort(descending=True, stable=True)
@@ -387,6 +371,23 @@ def _layers(model: TicketClassifier | TicketRegressor, found: Structure | None) 
     return blocks
 
 
+def density_figure(model: FittedTickets) -> Figure:
+    """Return the kept share of each layer of a pruned model; means over tickets."""
+    unique = {id(mask): mask for mask in model.masks_}.values()
+    rows = [
+        {"layer": f"{i}", "density": kept / mask[name].numel(), "arm": "kept"}
+        for mask in unique
+        for i, (name, kept) in enumerate(masks.kept_per_layer(mask).items(), start=1)
+    ]
+    return Figure(
+        title="Density by layer",
+        svg=figures.layer_density(pd.DataFrame(rows)),
+        alt=f"Kept share of the weights in each of {len(model.masks_[0])} hidden layers.",
+        caption=f"{model.density_:.3g} over all; the output layer is not pruned."
+        + (" Means over tickets." if len(unique) > 1 else ""),
+    )
+
+
 _PHASES = {
     "search": ("Search", "Before pruning, with all weights."),
     "finetune": ("Finetuning", "With the weights that the mask keeps."),
@@ -398,13 +399,13 @@ _LINES = {
 }
 
 
-def _training(model: TicketClassifier | TicketRegressor) -> list[Block]:
+def training_blocks(model: FittedTickets) -> list[Block]:
     """Return curves of losses by phase, and of the learning rate."""
     history = model.history_
     if history.empty:
         return []
     several = history["ticket"].nunique() > 1
-    error = "cross-entropy" if isinstance(model, TicketClassifier) else "squared error"
+    error = "squared error" if isinstance(model, TicketRegressor) else "cross-entropy"
     blocks: list[Block] = []
     for phase in history["phase"].unique():
         part = history[history["phase"] == phase]
@@ -445,7 +446,7 @@ def _training(model: TicketClassifier | TicketRegressor) -> list[Block]:
     return blocks
 
 
-def _printable(name: Any) -> str:
+def printable(name: Any) -> str:
     """Return a name without what a page cannot hold: control characters and half surrogates."""
     return "".join(
         c if c >= " " and c not in "\ufffe\uffff" and not "\ud800" <= c <= "\udfff" else "\ufffd"
