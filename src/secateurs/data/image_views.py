@@ -27,7 +27,7 @@ __all__ = [
 
 _AT_ONCE = 2**16
 """Values that a CPU works on at a time, the cache's measure. Of whole batches the intermediate
-results are so large that glibc gives their memory back each time, which doubles the seconds."""
+results are so large that glibc gives their memory back each time (benchmarks/bench_views.py)."""
 
 
 class _Transform(NamedTuple):
