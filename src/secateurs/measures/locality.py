@@ -155,8 +155,8 @@ def matched_locality(
     units placed so. Several units may share a position. Choosing the best is better than chance by
     itself, so chance is a redrawn mask, matched in the same way: each unit reads as many inputs as
     before, each input is read about as often (successive sampling; Rosén 1972), and the layers
-    below stay. So neither a dark border nor units of many sizes count as local. The last layer,
-    dense in the CNN, is left out.
+    below stay. So neither a dark border nor units of many sizes count as local; a pixel that is
+    read in several channels does. The last layer, dense in the CNN, is left out.
 
     Args:
         mask: of an MLP_VIS, bool, its layers in order.

@@ -144,13 +144,12 @@ def _heading(
 ) -> None:
     """Write the line above the maps of an arm: its name, what is shown, what the colours mean."""
     ends = [
-        f"{'≤ ' if values.min() < low else ''}{low:.2g}",
-        f"{'≥ ' if values.max() > high else ''}{high:.2g}",
+        f"{'≤ ' if values.min() < low else ''}{_short(low)}",
+        f"{'≥ ' if values.max() > high else ''}{_short(high)}",
     ]
     right = max(right, 300.0)
-    at = right - drawing.width_of(ends[1])
-    chart.over.append(drawing.text(at, y, ends[1], fill=MUTED))
-    at -= 66
+    chart.over.append(drawing.text(right, y, ends[1], fill=MUTED, anchor="end"))
+    at = right - drawing.width_of(ends[1]) - 72
     ramp = "grey" if values.shape[1] == 3 else "ramp"
     if not any(element.find(f".//*[@id='{ramp}']") is not None for element in chart.over):
         chart.over.append(_gradient(ramp))
@@ -172,6 +171,14 @@ def _heading(
     if at - start > 40:
         words = drawing.fitting(quantity, at - start)
         chart.over.append(drawing.text(start, y, words, fill=MUTED))
+
+
+def _short(value: float) -> str:
+    """Return two digits of a number: weights on paths are of any size."""
+    if value == 0 or 1e-3 <= value < 99_500:
+        return f"{float(f'{value:.2g}'):g}"
+    mantissa, _, exponent = f"{value:.1e}".partition("e")
+    return f"{mantissa}e{int(exponent)}".replace("-", "−")
 
 
 def _colours() -> list[tuple[int, int, int]]:
@@ -306,7 +313,8 @@ def locality_bars(
         side = each / 2
         axes.hlines(arm.chance, at - side, at + side, color=INK, linewidth=1.5)
         low, high = np.maximum(arm.share - arm.error, arm.share / 10), arm.share + arm.error
-        axes.vlines(at[found], low[found], high[found], color=INK, linewidth=1)
+        known = found & (arm.error > 0)
+        axes.vlines(at[known], low[known], high[known], color=INK, linewidth=1)
         axes.plot(
             at[found], arm.share[found], color=arm.colour, marker="o", linestyle="none",
             markersize=5, markeredgewidth=0,
@@ -335,7 +343,10 @@ def _comparable(
             f"the frame must have the columns {', '.join(columns)}, it lacks {', '.join(missing)}; "
             f"it has {', '.join(map(str, frame.columns)) or 'none'}"
         )
-    numbers = frame[[share, chance]].astype(np.float64)
+    try:
+        numbers = frame[[share, chance]].astype(np.float64)
+    except (TypeError, ValueError) as err:
+        raise InputError(f"{share} and {chance} must be numbers, but {err}") from err
     wrong = ((numbers < 0) | (numbers > 1)).any(axis=1)
     if wrong.any():
         one = numbers[wrong].iloc[0]
