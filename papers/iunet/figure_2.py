@@ -30,13 +30,13 @@ COMPRESSIONS = (1.0, 2.0, 4.0, 8.0, 16.0)
 VALUE = "accuracy"
 
 
-def _config(base: TicketConfig, objective: str, kappa: float, compression: float) -> TicketConfig:
+def changed(base: TicketConfig, objective: str, kappa: float, compression: float) -> TicketConfig:
     loss_weight, contrastive_weight = OBJECTIVES[objective]
     search = replace(base.search, loss_weight=loss_weight, contrastive_weight=contrastive_weight)
     return replace(base, search=search, init_scale=kappa, compression=compression)
 
 
-def _arm(objective: str, kappa: float) -> str:
+def arm_of(objective: str, kappa: float) -> str:
     return f"{objective}, kappa {kappa:g}"
 
 
@@ -45,8 +45,8 @@ def runs(scale: str) -> list[Run]:
     base = recipe.iunet(scale)
     return [
         Run(
-            cell=recipe.cell(scale, dataset, split, _config(base, objective, kappa, r)),
-            arm=_arm(objective, kappa),
+            cell=recipe.cell(scale, dataset, split, changed(base, objective, kappa, r)),
+            arm=arm_of(objective, kappa),
         )
         for split in range(recipe.SCALES[scale].splits)
         for dataset in SETS[scale]
@@ -91,7 +91,7 @@ def figure(frame: pd.DataFrame) -> Sequence[Block]:
     means[["mean", "sem"]] *= 100
     blocks: list[Block] = []
     for objective in OBJECTIVES:
-        lines = [_arm(objective, kappa) for kappa in KAPPAS]
+        lines = [arm_of(objective, kappa) for kappa in KAPPAS]
         part = means[means["arm"].isin(lines)]
         if part.empty:
             continue
@@ -108,7 +108,7 @@ def figure(frame: pd.DataFrame) -> Sequence[Block]:
         )
     blocks.append(_numbers(means, frame))
     at_8 = frame[frame["config.compression"].isin([8.0])]
-    lines = [_arm(objective, kappa) for objective in OBJECTIVES for kappa in KAPPAS]
+    lines = [arm_of(objective, kappa) for objective in OBJECTIVES for kappa in KAPPAS]
     if not at_8.empty:
         blocks.append(
             arms_summary(

@@ -75,7 +75,8 @@ def runs(scale: str) -> list[Run]:
     ]
 
 
-def _of_task(frame: pd.DataFrame, task: vision.Task) -> pd.DataFrame:
+def of_task(frame: pd.DataFrame, task: vision.Task) -> pd.DataFrame:
+    """Return the probes of a task."""
     same = frame["ticket.rows.dataset"] == task.dataset
     return frame[same & (frame["ticket.network"] == task.network)]
 
@@ -116,6 +117,6 @@ def table(frame: pd.DataFrame) -> Sequence[Table]:
     found = []
     known = {(t.dataset, t.network): t for s in vision.SCALES for t in vision.tasks(s, *NETWORKS)}
     for task in known.values():
-        part = _of_task(frame, task)
+        part = of_task(frame, task)
         found += [_table(part, task, transform) for transform in TRANSFORMS if len(part)]
     return found

@@ -16,16 +16,14 @@ from secateurs.seeds import stream
 __all__ = ["LEVELS", "TOP_UNITS", "image_structure"]
 
 LEVELS = 255
-"""Maps are kept as whole numbers, the largest of each this one."""
+"""Maps are kept as whole numbers, the largest of all this one."""
 
 TOP_UNITS = 16
 """First-layer units that are kept as maps: those with most weights."""
 
 
 def _levels(maps: Tensor) -> list[Any]:
-    largest = maps.flatten(1).amax(1).clamp_min(1e-300)
-    scaled = maps / largest.view(-1, *[1] * (maps.ndim - 1)) * LEVELS
-    levels: list[Any] = scaled.round().int().tolist()
+    levels: list[Any] = (maps * (LEVELS / maps.max().clamp_min(1e-300))).round().int().tolist()
     return levels
 
 
@@ -36,7 +34,7 @@ def image_structure(
 
     `radius` is how far apart a first-layer unit's pixels lie (`measures.locality.reading_radius`),
     each kept weight counting as one (`count`) or by its size (`magnitude`); `maps.logits` and
-    `maps.units` are those of `measures.weight_maps`, each scaled to `LEVELS`. Of an MLP_VIS also
+    `maps.units` are those of `measures.weight_maps`, scaled to `LEVELS`. Of an MLP_VIS also
     `locality` and `matched_locality`: the share of kept weights inside the CNN's fields by layer.
 
     Args:
