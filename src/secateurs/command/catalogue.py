@@ -55,9 +55,11 @@ def _line(thing: Any) -> str:
 
 
 def _datasets() -> dict[str, str]:
+    from secateurs.data.images import IMAGE_SETS
     from secateurs.data.tables import BUNDLED, SUFFIXES, data_root
 
     found = {f"sklearn:{name}": _line(read) for name, read in BUNDLED.items()}
+    found |= {name: f"images, looked for in {data_root()}" for name in IMAGE_SETS}
     folder = data_root() / "tabular"
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
         if path.name.endswith(SUFFIXES):
