@@ -115,7 +115,21 @@ PUBLISHED_SETTINGS = Tuned(
 """The paper's, where nothing was tuned; 0 epochs of search are as many as of the finetuning, since
 it does not say."""
 
-CHOSEN: dict[tuple[str, str], Tuned] = {}
+CHOSEN: dict[tuple[str, str], Tuned] = {
+    ("cifar10", MLP_VIS): Tuned(
+        lr=1e-1, search_lr=1e-2, search_epochs=30, init_scale=0.25, omp_lr=3e-2, omp_epochs=30,
+        l1=1e-6,
+    ),
+    ("cifar10", CNN): Tuned(
+        lr=3e-1, search_lr=3e-3, search_epochs=30, init_scale=0.25, omp_lr=3e-1, omp_epochs=30,
+        l1=1e-6,
+    ),
+    ("fashion_mnist", LENET): Tuned(
+        lr=3e-2, search_lr=3e-2, search_epochs=60, init_scale=0.25, omp_lr=3e-2, omp_epochs=30,
+        l1=1e-6,
+    ),
+}  # fmt: skip
+"""Of equal ones the smallest rate."""
 
 
 def tuned(scale: str, task: Task) -> Tuned:
