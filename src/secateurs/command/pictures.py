@@ -73,8 +73,8 @@ def to_fit(source: str, *, size: int | None) -> Labelled:
     test = parts.get("test")
     if test is not None and len(new := np.setdiff1d(test[1], y)):
         raise InputError(
-            f"classes for testing must be among those for training, got {str(new[0])!r} in {source!r}; "
-            "remove those images or train on some"
+            f"classes for testing must be among those for training, got {str(new[0])!r} in "
+            f"{source!r}; remove those images or train on some"
         )
     return Labelled(name=images.name, x=x, y=y, test=test)
 
