@@ -38,7 +38,6 @@ ARMS = (
     "no rewind",
     "shuffled mask",
     "re-initialised",
-    "top-|start| mask",
     "searched dense",
     "pruned search",
     "untrained ticket",
