@@ -12,13 +12,16 @@ from secateurs.experiments.spec import NetworkName
 from secateurs.experiments.store import Store
 from secateurs.masks import Mask
 from secateurs.model_directory import unpack
-from secateurs.networks.conv import CNN, MLPVis
 from secateurs.networks.dense import MLP
+from secateurs.networks.image_network import ImageNetwork
 from secateurs.networks.init import prunable
 from secateurs.networks.lenet import LeNet300100
 from secateurs.networks.pixels import Normalise
+from secateurs.networks.resnet import Stem
 
 __all__ = ["PROBA", "blank", "probabilities", "trained"]
+
+_STEMS: dict[str, Stem] = {"resnet18": "imagenet", "resnet18_cifar": "cifar"}
 
 PROBA = "proba"
 """Name under which a ticket cell keeps what it predicts: "proba/test", "proba/validation"."""
@@ -52,27 +55,18 @@ def blank(
     with torch.device("meta"):  # torch's own initialisation would move its global generator
         if network == "mlp":
             return MLP(n_inputs, n_outputs, widths=widths, dropout=dropout, skip=skip)
-        normalise = Normalise([0.0] * inputs[0], [1.0] * inputs[0]) if raw else None
         if network == "lenet_300_100":
-            lenet = LeNet300100(n_inputs, n_outputs, widths=widths)
-            if normalise is not None:
-                lenet.encoder[0] = nn.Sequential(normalise, nn.Flatten())
-            return lenet
-        channels, size, _ = inputs
-        if network in ("resnet18", "resnet18_cifar"):
-            from secateurs.networks.resnet import ResNet18
-
-            return ResNet18(
-                n_outputs=n_outputs,
-                channels=channels,
-                width=widths[0],
-                stem="cifar" if network == "resnet18_cifar" else "imagenet",
-                normalise=normalise,
-            )
-        make = MLPVis if network == "mlp_vis" else CNN
-        return make(
-            widths[0], size=size, channels=channels, n_outputs=n_outputs, normalise=normalise
-        )
+            normalise = Normalise([0.0] * inputs[0], [1.0] * inputs[0]) if raw else None
+            return LeNet300100(n_inputs, n_outputs, widths=widths, normalise=normalise)
+    channels, height, width = inputs
+    described = ImageNetwork(
+        kind="resnet18" if network.startswith("resnet18") else network,
+        width=widths[0],
+        shape=(channels, height, width),
+        n_outputs=n_outputs,
+        stem=_STEMS.get(network),
+    )
+    return described.blank()
 
 
 def trained(store: Store, cell_key: str) -> tuple[nn.Module, Mask]:

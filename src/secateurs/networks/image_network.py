@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from secateurs.networks.conv import CNN, MLPVis
 from secateurs.networks.init import initialise_
 from secateurs.networks.lenet import LeNet300100
 from secateurs.networks.pixels import Normalise
-from secateurs.networks.resnet import ResNet18
+from secateurs.networks.resnet import ResNet18, Stem
 from secateurs.seeds import stream
 
 __all__ = ["IMAGE_NETWORKS", "MOST_PARAMETERS", "ImageNetwork"]
@@ -43,6 +43,7 @@ class ImageNetwork:
         width: see there; None is the kind's own.
         shape: (channels, height, width) of the images; square ones for "cnn" and "mlp_vis".
         n_outputs: number of classes.
+        stem: of a ResNet-18; None is "imagenet" from 64 pixels on, "cifar" below.
 
     Raises:
         InputError: an unknown kind, sizes that are no whole numbers of at least 1, or images that
@@ -56,6 +57,7 @@ class ImageNetwork:
     width: int | None = None
     shape: tuple[int, int, int]
     n_outputs: int
+    stem: Stem | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.kind, str) or self.kind not in IMAGE_NETWORKS:
@@ -70,6 +72,8 @@ class ImageNetwork:
                 f"width must be None for network={self.kind!r}, which has one size, got "
                 f"{self.width!r}; leave it out or choose another network"
             )
+        if self.stem not in (None, *get_args(Stem)):
+            raise InputError(f"stem must be None, 'imagenet' or 'cifar', got {self.stem!r}")
         sizes = [*self.shape, self.n_outputs, *([] if own is None else [self.width])]
         whole = all(type(n) is int and 0 < n < 2**31 for n in sizes)
         if len(self.shape) != 3 or not whole:
@@ -142,15 +146,13 @@ class ImageNetwork:
         pixels = Normalise([0.0] * channels, [1.0] * channels)
         width = self.width or 0
         if self.kind == "lenet_300_100":
-            lenet = LeNet300100(channels * height * across, self.n_outputs)
-            lenet.encoder[0] = nn.Sequential(pixels, nn.Flatten())
-            return lenet
+            return LeNet300100(channels * height * across, self.n_outputs, normalise=pixels)
         if self.kind == "resnet18":
             return ResNet18(
                 n_outputs=self.n_outputs,
                 channels=channels,
                 width=width,
-                stem="imagenet" if min(height, across) >= _WHOLE_STEM else "cifar",
+                stem=self.stem or ("imagenet" if min(height, across) >= _WHOLE_STEM else "cifar"),
                 normalise=pixels,
             )
         kind = CNN if self.kind == "cnn" else MLPVis
@@ -181,4 +183,5 @@ class ImageNetwork:
             width=described["width"],
             shape=tuple(shape),
             n_outputs=described["n_outputs"],
+            stem=described["stem"],
         )

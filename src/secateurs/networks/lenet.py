@@ -6,6 +6,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from secateurs.errors import InputError
+from secateurs.networks.pixels import Normalise
 
 __all__ = ["LeNet300100", "lenet_300_100"]
 
@@ -20,6 +21,7 @@ class LeNet300100(nn.Module):
         n_inputs: values of one input, [rows, ...]; 784 for MNIST.
         n_outputs: number of classes.
         widths: sizes of the two hidden layers.
+        normalise: for images in 0..255; None expects normalised ones.
 
     Raises:
         InputError: a size below 1, or not two hidden layers.
@@ -32,7 +34,12 @@ class LeNet300100(nn.Module):
     initial: ClassVar[str] = "glorot"
 
     def __init__(
-        self, n_inputs: int, n_outputs: int, *, widths: Sequence[int] = (300, 100)
+        self,
+        n_inputs: int,
+        n_outputs: int,
+        *,
+        widths: Sequence[int] = (300, 100),
+        normalise: Normalise | None = None,
     ) -> None:
         super().__init__()
         if len(widths) != 2 or min(n_inputs, n_outputs, *widths) < 1:
@@ -42,7 +49,7 @@ class LeNet300100(nn.Module):
             )
         first, second = widths
         self.encoder = nn.Sequential(
-            nn.Flatten(),
+            nn.Flatten() if normalise is None else nn.Sequential(normalise, nn.Flatten()),
             nn.Linear(n_inputs, first),
             nn.ReLU(),
             nn.Linear(first, second),
