@@ -8,6 +8,8 @@ from torch import nn
 from reference import criteria as slow
 from secateurs import criteria, masks
 from secateurs.errors import InputError
+from secateurs.networks.conv import MLPVis
+from secateurs.networks.pixels import Normalise
 
 
 def seeded(seed=0):
@@ -257,3 +259,15 @@ def test_flows_that_overflow_float64_are_refused():
             layer.weight.fill_(1e38)
     with pytest.raises(InputError, match=r"infinity in 0\.weight"):
         criteria.synflow(network, torch.empty(1, 4))
+
+
+def test_what_normalises_pixels_is_left_out():
+    """Else an image of ones is dark, the first ReLU silences it, and every score is 0."""
+    plain = MLPVis(1, size=8)
+    pixels = MLPVis(1, size=8, normalise=Normalise([0.5] * 3, [0.25] * 3))
+    pixels.load_state_dict(plain.state_dict(), strict=False)
+    example = torch.zeros(2, 3, 8, 8, dtype=torch.uint8)
+    found, expected = (criteria.synflow(net, example, only="encoder*") for net in (pixels, plain))
+    assert all((found[name] == expected[name]).all() for name in expected)
+    assert all(bool((scores > 0).any()) for scores in found.values())
+    assert pixels(example).isfinite().all()

@@ -12,6 +12,7 @@ from secateurs.criteria.scoring import differentiate, finite, undisturbed
 from secateurs.errors import InputError
 from secateurs.masks import Scores
 from secateurs.networks.init import Patterns, prunable
+from secateurs.networks.pixels import Normalise
 
 __all__ = ["synflow"]
 
@@ -21,9 +22,13 @@ def _same(x: Any) -> Any:
 
 
 @contextmanager
-def _without_batchnorm(network: nn.Module) -> Iterator[None]:
-    """Let every BatchNorm return its input, whatever its statistics and affine parameters are."""
-    found = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+def _without_norms(network: nn.Module) -> Iterator[None]:
+    """Let every BatchNorm, and what normalises pixels, return its input.
+
+    Whatever their statistics are: a pixel of 1 is far below the mean, and would silence the net.
+    """
+    norms = (nn.modules.batchnorm._BatchNorm, Normalise)
+    found = [module for module in network.modules() if isinstance(module, norms)]
     before = [module.__dict__.get("forward") for module in found]
     for module in found:
         module.__dict__["forward"] = _same
@@ -57,10 +62,10 @@ def synflow(
     """Score each weight by |w * dR/dw|, R the sum of the outputs of the positive network (SynFlow).
 
     Tanaka et al. 2020: every parameter is replaced by its absolute value and the input is one row
-    of ones. Here all biases are zero and BatchNorm is the identity while scoring, and all is
-    float64: networks of forty layers overflow float32. Scores are float64. This is one scoring;
-    prune in about 100 rounds, density ** (i / 100) in round i, scoring the masked network anew,
-    since a single round removes whole layers.
+    of ones. Here all biases are zero, BatchNorm and `networks.pixels.Normalise` are the identity
+    while scoring, and all is float64: networks of forty layers overflow float32. Scores are
+    float64. This is one scoring; prune in about 100 rounds, density ** (i / 100) in round i,
+    scoring the masked network anew, since a single round removes whole layers.
 
     In a feed-forward ReLU network (pooling included) every layer then has the same sum of scores.
     LayerNorm, softmax, tanh, GELU and the like break that; what they score has no such guarantee.
@@ -91,7 +96,7 @@ def synflow(
     state |= {name: _positive(name, p) for name, p in network.named_parameters()}
     weights = {name: state[name].requires_grad_() for name in chosen}
     x = torch.ones(1, *example.shape[1:], dtype=torch.float64, device=device)
-    with undisturbed(network, device), _without_batchnorm(network):
+    with undisturbed(network, device), _without_norms(network):
         outputs = functional_call(network, state, (x,))
         if not isinstance(outputs, Tensor):
             raise InputError(
