@@ -20,7 +20,7 @@ import vision
 import vision_page
 
 from secateurs.data.class_names import CLASS_NAMES
-from secateurs.experiments.image_structure import TOP_UNITS
+from secateurs.experiments.image_structure import LEVELS, TOP_UNITS
 from secateurs.experiments.spec import ProbeCell, Run
 from secateurs.report.image_maps import locality_bars, logit_map_grid
 from secateurs.report.page import Block, Cell, Figure, Table
@@ -54,11 +54,11 @@ def _tasks(frame: pd.DataFrame) -> list[tuple[vision.Task, pd.DataFrame]]:
 
 
 def _maps(part: pd.DataFrame, column: str) -> dict[str, np.ndarray]:
-    """Return the maps of the first seed, by arm."""
+    """Return the maps of the first seed by arm, the largest value of each arm 1."""
     first = part[part[SPLIT] == part[SPLIT].min()]
     rows = first[first[column].notna()] if column in first else first[:0]
     return {
-        arm: np.array(rows.loc[rows["arm"] == arm, column].iloc[0], dtype=np.float64)
+        arm: np.array(rows.loc[rows["arm"] == arm, column].iloc[0], dtype=np.float64) / LEVELS
         for arm in ARMS
         if (rows["arm"] == arm).any()
     }
@@ -104,7 +104,7 @@ def figure(frame: pd.DataFrame) -> Sequence[Block]:
                     svg=logit_map_grid(logits, _names(task, n)),
                     alt="For each arm one image a class: how much weight lies on all paths from "
                     "each pixel to the class's logit.",
-                    caption="Trained networks of the first seed; each arm on a scale of its own.",
+                    caption="Trained networks of the first seed; of each arm the largest is 1.",
                 )
             )
         if units:

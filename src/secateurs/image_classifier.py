@@ -207,7 +207,7 @@ class ImageTicketClassifier(ClassifierMixin, FittedTickets):  # type: ignore[mis
                 f"images must be {_size(self.image_shape_)} as those of training, got "
                 f"{_size(x.shape[1:])}{where}; resize or convert them"
             )
-        return torch.from_numpy(x if x.flags.writeable else x.copy())
+        return torch.from_numpy(x)
 
     def fit(
         self, X: ArrayLike, y: ArrayLike, X_val: ArrayLike = None, y_val: ArrayLike = None
@@ -268,8 +268,6 @@ class ImageTicketClassifier(ClassifierMixin, FittedTickets):  # type: ignore[mis
         if len(held):
             watched = (torch.from_numpy(x[held]), torch.from_numpy(codes[held]))
             x, codes = x[rows], codes[rows]
-        elif not x.flags.writeable:
-            x = x.copy()
         start = network.start(*statistics(x), seed=derive(seed, "ticket", 0))
         with PhaseProgress() if self.verbose else nullcontext() as progress:
             ticket = find_ticket(

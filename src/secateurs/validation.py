@@ -76,7 +76,8 @@ def images(X: ArrayLike, name: str) -> NDArray[np.uint8]:
                 f"images in {name} must be whole numbers in 0..255, got {told}; scale them and "
                 "convert them by .astype('uint8')"
             )
-    return np.ascontiguousarray(x, dtype=np.uint8)
+    # torch warns of arrays that cannot be written, whether or not it writes into them
+    return np.require(x, dtype=np.uint8, requirements=["C", "W"])
 
 
 def labels(y: ArrayLike, n: int, name: str) -> NDArray[Any]:
