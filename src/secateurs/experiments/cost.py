@@ -26,6 +26,7 @@ from secateurs.experiments.spec import (
 )
 from secateurs.experiments.trained import blank
 from secateurs.networks.init import initialise_
+from secateurs.networks.pixels import Normalise
 from secateurs.training import PhaseConfig
 
 __all__ = ["estimate"]
@@ -54,6 +55,9 @@ def _step_seconds(
     x = torch.randn(3 * phase.batch_size, *inputs, generator=generator)
     y = torch.randint(2, (len(x),), generator=generator)
     network = blank(name, inputs, 2, widths=widths).to_empty(device="cpu")
+    for module in network.modules():
+        if isinstance(module, Normalise):  # what is in no memory may be anything
+            module.load_state_dict(Normalise([0.0] * inputs[0], [1.0] * inputs[0]).state_dict())
     initialise_(network, generator=generator)
     with devices.one_thread():
         done = training.train(network, Data(train=(x, y)), phase, name="estimate", seed=0)
