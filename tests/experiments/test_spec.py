@@ -1,11 +1,14 @@
 """Cells and their keys: golden, one for equal runs, another for every other."""
 
+import json
 from dataclasses import fields, replace
 from functools import partial
+from typing import get_args
 
 import pytest
 
 from secateurs import criteria, schedules
+from secateurs.data.image_views import IMAGE_VIEWS
 from secateurs.descriptions import LATER
 from secateurs.errors import InputError
 from secateurs.experiments.spec import (
@@ -15,6 +18,7 @@ from secateurs.experiments.spec import (
     Rows,
     SearchCell,
     TicketCell,
+    ViewName,
     cell_from_json,
     key,
     needs,
@@ -279,7 +283,8 @@ def test_rows_without_a_kind_are_those_of_a_table():
          "got 0 and True for lenet_300_100"),
         ({"rows": {"kind": "ImageRows", "dataset": "a"}},
          "images need a network of images, got 'mlp' for a; set network to 'lenet_300_100'"),
-        ({"rows": {"dataset": "a"}, "shift": 2}, "shift is of normalised images, by 0 or more pixels, got 2"),
+        ({"rows": {"dataset": "a"}, "shift": 2},
+         "shift is of normalised images, by 0 or more pixels, got 2"),
         ({"rows": {"kind": "ImageRows", "dataset": "a"}, "network": "lenet_300_100", "shift": -1},
          "shift is of normalised images, by 0 or more pixels, got -1"),
         ({"rows": {"dataset": "a"}, "config": {"schedule": {"name": "listed", "densities": 0.5}}},
@@ -442,4 +447,157 @@ def test_a_dense_network_with_earlier_learning_rates_owes_its_search():
     assert needs(cell) == (cell.search_cell,)
 
 
-# --- a file of images ----------------------------------------------------------------------------
+# --- raw images ----------------------------------------------------------------------------------
+
+RAW = ImageRows(dataset="sklearn:digits", n_validation=100, n_train=200, raw=True)
+SEEN = PhaseConfig(epochs=1, contrastive_weight=1.0)
+VIS = TicketCell(
+    rows=RAW, config=TicketConfig(search=SEEN), network="mlp_vis", widths=(1,), view="simclr"
+)
+UNSEEN = TicketConfig()
+
+GOLDEN_RAW = {
+    "ticket": (VIS, "4181fe2c0a4a3aa8"),
+    "search": (VIS.search_cell, "e6901522df71d3f2"),
+    "dense": (replace(VIS, config=replace(UNSEEN, compression=1.0)), "77e4c97c26703101"),
+    "resnet": (
+        replace(VIS, network="resnet18_cifar", widths=(4,), view="crop"),
+        "d9858d4e9f9b734f",
+    ),
+    "lenet": (replace(VIS, network="lenet_300_100", widths=(20, 10)), "f1b231e0f72994cf"),
+    "probe": (ProbeCell(ticket=VIS), "82706ddbc9e1922c"),
+    "normalised": (LENET, "27a494930480b39f"),
+}
+
+
+@pytest.mark.parametrize("name", GOLDEN_RAW)
+def test_keys_of_cells_of_images_are_golden(name):
+    cell, golden = GOLDEN_RAW[name]
+    assert key(cell) == golden
+
+
+def test_a_cell_of_raw_images_comes_back_from_its_json():
+    for cell, golden in GOLDEN_RAW.values():
+        told = json.loads(json.dumps(describe(cell)))
+        assert describe(cell_from_json(told)) == told
+        assert key(cell_from_json(told)) == golden
+    assert cell_from_json(describe(VIS)) == VIS
+    told = describe(VIS)
+    assert told["rows"]["raw"] is True
+    assert (told["view"], told["network"], told["widths"]) == ("simclr", "mlp_vis", [1])
+
+
+def test_what_raw_images_added_is_not_told_of_other_cells():
+    later = {f.name for cls in (ImageRows, TicketCell, SearchCell)
+             for f in fields(cls) if f.metadata == LATER}  # fmt: skip
+    assert {"raw", "view"} <= later
+    for cell in (LENET, LENET.search_cell, CELL, CELL.search_cell):
+        told = describe(cell)
+        assert "view" not in told
+        assert "raw" not in told["rows"]
+
+
+def test_whatever_decides_a_cell_of_raw_images_changes_its_key():
+    cells = [
+        VIS,
+        replace(VIS, view="crop"),
+        replace(VIS, network="cnn"),
+        replace(VIS, network="resnet18"),
+        replace(VIS, network="resnet18_cifar"),
+        replace(VIS, widths=(2,)),
+        replace(VIS, rows=replace(RAW, n_train=199)),
+        replace(VIS, network="lenet_300_100", widths=(20, 10)),
+        replace(VIS, network="lenet_300_100", widths=(20, 10), view=None, rows=IMAGES),
+    ]
+    for part in (lambda cell: cell, lambda cell: cell.search_cell):
+        assert len({key(part(cell)) for cell in cells}) == len(cells)
+
+
+def test_a_search_is_of_the_tickets_view_and_images():
+    search = VIS.search_cell
+    assert (search.view, search.rows, search.network) == ("simclr", RAW, "mlp_vis")
+    other = replace(VIS, config=replace(VIS.config, compression=32.0, control="shuffled"))
+    assert other.search_cell == search
+
+
+# what no objective draws is no part of a cell
+@pytest.mark.parametrize("view", ["simclr", "crop", None])
+def test_a_view_that_no_objective_asks_for_is_dropped(view):
+    cell = replace(VIS, config=UNSEEN, view=view)
+    assert cell.view is None
+    assert (cell.corruption_rate, cell.shift) == (0, 0)
+    assert key(cell) == key(replace(VIS, config=UNSEEN, corruption_rate=0.3))
+    assert cell.search_cell.view is None
+    assert key(cell.search_cell) == key(replace(cell.search_cell, view=view, corruption_rate=0.3))
+
+
+def test_a_named_view_leaves_no_rate_of_another_one():
+    assert (VIS.corruption_rate, VIS.shift) == (0, 0)
+    assert key(VIS) == key(replace(VIS, corruption_rate=0.3))
+    assert key(VIS.search_cell) == key(replace(VIS.search_cell, corruption_rate=0.3, shift=2))
+
+
+def test_a_view_of_the_finetuning_alone_is_not_the_searchs():
+    cell = replace(VIS, config=TicketConfig(finetune=SEEN))
+    assert cell.view == "simclr"
+    assert cell.search_cell.view is None
+    plain = replace(VIS, config=UNSEEN)
+    assert key(cell.search_cell) == key(plain.search_cell)
+
+
+def test_the_dense_network_of_images_is_one_cell_beside_any_search():
+    dense = {key(replace(VIS, view=view, config=replace(config, compression=1.0)))
+             for view in ("simclr", "flip") for config in (VIS.config, UNSEEN)}  # fmt: skip
+    assert len(dense) == 1
+
+
+IMAGE = {"kind": "ImageRows", "dataset": "a"}
+CONTRASTS = {"search": {"contrastive_weight": 1.0}}
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ({"rows": IMAGE | {"raw": True}, "network": "mlp"},
+         "images need a network of images, got 'mlp' for a; .* or to 'cnn' and widths to one"),
+        ({"rows": IMAGE, "network": "cnn", "widths": [1]},
+         r"cnn takes images as they are and one width, got \(1,\) for a; set rows.raw to true"),
+        ({"rows": IMAGE | {"raw": True}, "network": "mlp_vis", "widths": [1, 2]},
+         r"mlp_vis takes images as they are and one width, got \(1, 2\) for a"),
+        ({"rows": {"dataset": "a"}, "network": "resnet18", "widths": [4]},
+         r"resnet18 takes images as they are and one width, got \(4,\) for a"),
+        ({"rows": IMAGE | {"raw": True}, "network": "lenet_300_100", "shift": 1},
+         "shift is of normalised images, by 0 or more pixels, got 1 for a; set it to 0, or name"),
+        ({"rows": IMAGE | {"raw": True}, "network": "cnn", "widths": [1], "config": CONTRASTS},
+         "needs a named view of raw images, and no other rows have one, got view=None for a; set"),
+        ({"rows": IMAGE, "network": "lenet_300_100", "view": "crop", "config": CONTRASTS},
+         "no other rows have one, got view='crop' for a"),
+        ({"rows": {"dataset": "a"}, "view": "crop", "config": CONTRASTS}, "got view='crop' for a"),
+        ({"rows": {"dataset": "a"}, "view": "crop",
+          "config": {"finetune": {"contrastive_weight": 0.5}}}, "got view='crop' for a"),
+        ({"rows": IMAGE | {"raw": True}, "network": "cnn", "widths": [1], "view": "shear"},
+         "view must be one of 'simclr', 'crop', 'flip', 'colour', 'grayscale'"),
+        ({"rows": IMAGE | {"raw": True}, "network": "cnn", "widths": [1], "skip": True},
+         "dropout and skip are the MLP's, got 0 and True for cnn"),
+        ({"rows": IMAGE | {"raw": 1}, "network": "cnn", "widths": [1]}, "rows.raw must be"),
+    ],
+)  # fmt: skip
+def test_wrong_cells_of_raw_images_are_refused(value, message):
+    with pytest.raises(InputError, match=message) as err:
+        cell_from_json(value)
+    assert "\n" not in str(err.value)
+
+
+def test_views_named_in_cells_are_those_there_are():
+    assert set(get_args(ViewName)) == set(IMAGE_VIEWS)
+
+
+def test_titles_tell_networks_of_one_width_apart():
+    names = ("mlp_vis", "cnn", "resnet18", "resnet18_cifar")
+    cells = [replace(VIS, network=name) for name in names]
+    assert title(cells[0]) == "sklearn:digits split 0: ticket mlp_vis 1, r 8"
+    assert title(cells[1].search_cell) == "sklearn:digits split 0: search cnn 1, kappa 0.25"
+    assert len({title(cell) for cell in cells}) == 4
+    assert title(ProbeCell(ticket=cells[1])).endswith("ticket cnn 1, r 8, probed")
+    assert title(LENET) == "sklearn:digits split 0: ticket 30-10, r 2.5"
+    assert title(replace(CELL, widths=(8,))) == "credit-g split 0: ticket 8, r 8"

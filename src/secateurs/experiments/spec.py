@@ -474,6 +474,8 @@ def title(cell: Cell) -> str:
     sizes = "-".join(map(str, cell.widths))
     if len(cell.widths) > 2 and len(set(cell.widths)) == 1:
         sizes = f"{len(cell.widths)}x{cell.widths[0]}"
+    if len(cell.widths) == 1 and cell.network != "mlp":  # a width alone tells no two apart
+        sizes = f"{cell.network} {sizes}"
     if isinstance(cell, SearchCell):
         return f"{where}: search {sizes}, kappa {cell.init_scale:g}"
     several = f"{cell.n_tickets} tickets" if cell.n_tickets > 1 else "ticket"
