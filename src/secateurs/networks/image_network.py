@@ -49,8 +49,9 @@ class ImageNetwork:
         InputError: an unknown kind, sizes that are no whole numbers of at least 1, or images that
             the kind cannot take.
 
-    >>> ImageNetwork(kind="cnn", shape=(1, 8, 8), n_outputs=10)
-    ImageNetwork(kind='cnn', width=8, shape=(1, 8, 8), n_outputs=10)
+    >>> found = ImageNetwork(kind="resnet18", shape=(1, 8, 8), n_outputs=10)
+    >>> found.width, found.stem
+    (64, 'cifar')
     """
 
     kind: str
@@ -82,6 +83,9 @@ class ImageNetwork:
                 f"{self.width!r}, {self.n_outputs!r} and {tuple(self.shape)}"
             )
         _, height, across = self.shape
+        if self.kind == "resnet18" and self.stem is None:
+            small = min(height, across) < _WHOLE_STEM
+            object.__setattr__(self, "stem", "cifar" if small else "imagenet")
         if self.kind in ("cnn", "mlp_vis") and height != across:
             raise InputError(
                 f"network={self.kind!r} takes square images, got {height} x {across}; resize or "
@@ -152,7 +156,7 @@ class ImageNetwork:
                 n_outputs=self.n_outputs,
                 channels=channels,
                 width=width,
-                stem=self.stem or ("imagenet" if min(height, across) >= _WHOLE_STEM else "cifar"),
+                stem=self.stem or "imagenet",
                 normalise=pixels,
             )
         kind = CNN if self.kind == "cnn" else MLPVis
@@ -183,5 +187,5 @@ class ImageNetwork:
             width=described["width"],
             shape=tuple(shape),
             n_outputs=described["n_outputs"],
-            stem=described["stem"],
+            stem=described.get("stem"),
         )
