@@ -1,5 +1,6 @@
 """Splits do not leak: partitions by groups, preparations of training rows only."""
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -8,11 +9,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from secateurs.data.images import read_images
 from secateurs.errors import InputError
 from secateurs.experiments.rows import prepare, split
 from secateurs.experiments.spec import ImageRows, Rows
+from secateurs.networks.pixels import Normalise
 
 ROWS = Rows(dataset="sklearn:wine", validation_folds=4)
 
@@ -181,3 +184,81 @@ def test_more_images_than_there_are_cannot_be_asked_for():
         prepare(replace(DIGITS, n_validation=1_000, n_train=1_000))
     with pytest.raises(InputError, match="there is no 'sklearn:no'"):
         prepare(replace(DIGITS, dataset="sklearn:no"))
+
+
+RAW = replace(DIGITS, raw=True)
+
+
+def test_raw_images_stay_what_they_were():
+    prepared, raw = prepare(RAW), read_images("sklearn:digits")
+    known = {image.tobytes() for image in raw.x_train}
+    for part in (prepared.data.train, prepared.data.validation, prepared.test):
+        assert part[0].dtype == torch.uint8
+        assert part[1].dtype == torch.int64
+    for part in (prepared.data.train, prepared.data.validation):
+        assert set(images_of(part)) <= known
+    assert np.array_equal(prepared.test[0].numpy(), raw.x_test)
+    assert prepared.digest == raw.digest
+    assert prepared.preparation is None
+
+
+@pytest.mark.parametrize("split", [0, 1])
+def test_a_network_normalises_raw_images_as_the_others_were(split):
+    """The same draw of images, so that `Normalise` of `pixels` gives the normalised ones."""
+    raw, other = (prepare(replace(DIGITS, split=split, raw=told)) for told in (True, False))
+    assert other.pixels is None
+    normalise = Normalise(*raw.pixels)
+    for one, expected in (
+        (raw.data.train, other.data.train),
+        (raw.data.validation, other.data.validation),
+        (raw.test, other.test),
+    ):
+        assert torch.equal(one[1], expected[1])
+        assert torch.allclose(normalise(one[0]), expected[0], atol=1e-5)
+
+
+def test_pixels_are_the_training_images_statistics_by_channel(tmp_path):
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 256, (40, 3, 4, 4), dtype=np.uint8) // np.array([1, 2, 4])[:, None, None]
+    y = np.arange(40) % 2
+    path = tmp_path / "colours.npz"
+    np.savez(
+        path, x_train=x.astype(np.uint8), y_train=y, x_test=x[:4].astype(np.uint8), y_test=y[:4]
+    )
+    prepared = prepare(ImageRows(dataset=str(path), n_validation=20, raw=True))
+    mean, std = prepared.pixels
+    train = prepared.data.train[0].double() / 255
+    assert mean == pytest.approx(train.mean((0, 2, 3)).tolist())
+    assert std == pytest.approx(train.std((0, 2, 3), correction=0).tolist())
+    assert mean[0] > 1.5 * mean[1] > 2 * mean[2]
+    whole = prepare(ImageRows(dataset=str(path), n_validation=0, raw=True)).pixels
+    assert whole[0] != mean  # the watched images have no part in them
+
+
+def test_images_that_the_test_shares_with_the_training_are_counted(tmp_path):
+    x = np.arange(12 * 4, dtype=np.uint8).reshape(12, 1, 2, 2)
+    y = np.arange(12) % 2
+    path = tmp_path / "twins.npz"
+    np.savez(path, x_train=x[:8], y_train=y[:8], x_test=x[[0, 9, 10, 11]], y_test=y[[0, 9, 10, 11]])
+    for raw in (True, False):
+        assert prepare(ImageRows(dataset=str(path), n_validation=0, raw=raw)).seen == 0.25
+
+
+def test_a_folder_of_images_without_a_test_part_is_refused(tmp_path):
+    rng = np.random.default_rng(0)
+    for name in ("cat", "dog"):
+        folder = tmp_path / "train" / name
+        folder.mkdir(parents=True)
+        for i in range(6):
+            pixels = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / f"{i}.png")
+    rows = ImageRows(dataset=str(tmp_path), n_validation=4, raw=True)
+    with pytest.raises(InputError, match="a test part is needed") as err:
+        prepare(rows)
+    assert "has none; put images that nothing is chosen on at test/CLASS" in str(err.value)
+    assert "\n" not in str(err.value)
+    (tmp_path / "test").mkdir()
+    for name in ("cat", "dog"):
+        shutil.copytree(tmp_path / "train" / name, tmp_path / "test" / name)
+    prepare.cache_clear()
+    assert len(prepare(rows).test[0]) == 12

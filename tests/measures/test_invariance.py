@@ -9,10 +9,12 @@ from sklearn.metrics import cohen_kappa_score
 from torch import nn
 
 from reference import invariance as slow
+from secateurs import objectives
 from secateurs.data.views import corruption
 from secateurs.errors import InputError
 from secateurs.measures.invariance import (
     consistency,
+    contrastive_loss,
     distances,
     invariance_ratio,
     represent,
@@ -212,3 +214,88 @@ def test_what_is_no_classifier_is_refused(make_network, data):
         under_view(make_network(n_outputs=1), x, lambda x, _: x, generator=seeded())
     with pytest.raises(InputError, match="n_views must be at least 1, got 0"):
         under_view(make_network(), x, lambda x, _: x, generator=seeded(), n_views=0)
+
+
+# --- the contrastive term ------------------------------------------------------------------------
+
+
+def shifted(x, generator):
+    return x + torch.randn(x.shape, generator=generator)
+
+
+def test_the_contrastive_loss_is_that_of_whole_batches_in_evaluation(make_network, data):
+    network, (x, y) = make_network(), data.train
+    reestimate_statistics_(network, x, batch_size=32)
+    network.train()
+    n, view = 64, shifted(x, seeded(5))
+    for size in (16, 32, 64):
+        found = contrastive_loss(
+            network, x[:n], y[:n], shifted, generator=seeded(5), batch_size=size, temperature=0.5
+        )
+        with torch.no_grad():
+            network.eval()
+            h, seen = (network.encoder(part[:n]) for part in (x, shifted(x[:n], seeded(5))))
+            network.train()
+        by_hand = [
+            objectives.nce(h[i : i + size], seen[i : i + size], y[i : i + size], 0.5)
+            for i in range(0, n, size)
+        ]
+        assert found == pytest.approx(float(torch.stack(by_hand).mean()), rel=1e-5)
+    assert not torch.equal(view[:n], x[:n])
+    assert network.training
+
+
+def test_negatives_are_those_of_a_batch(make_network, data):
+    network, (x, y) = make_network(), data.train
+    told = [
+        contrastive_loss(network, x[:64], y[:64], shifted, generator=seeded(), batch_size=size)
+        for size in (16, 32, 64)
+    ]
+    assert told == sorted(told)  # the log of a sum over more of them
+    assert told[0] < told[1] - 0.3 < told[2] - 0.6
+
+
+SINGLE = pytest.mark.xfail(strict=True, reason="batch_spans joins a single row to the last batch")
+
+
+@pytest.mark.parametrize("left", [pytest.param(1, marks=SINGLE), 2, 15])
+def test_a_batch_that_is_not_full_is_left_out(make_network, data, left):
+    network, (x, y) = make_network(), data.train
+
+    def of(rows):
+        # the view of a row does not depend on how many there are
+        return contrastive_loss(
+            network, x[:rows], y[:rows], lambda x, _: x + 1, generator=seeded(), batch_size=16
+        )
+
+    assert of(32 + left) == pytest.approx(of(32), rel=1e-6)
+    assert of(48) != pytest.approx(of(32), rel=1e-6)
+
+
+def test_another_term_and_its_temperature_are_the_ones_asked_for(make_network, data):
+    network, (x, y) = make_network(), data.train
+    h, _ = represent(network, x[:32])
+    seen, _ = represent(network, shifted(x[:32], seeded()))
+    for term in (objectives.supcon, objectives.infonce):
+        found = contrastive_loss(
+            network, x[:32], y[:32], shifted, generator=seeded(), contrastive=term,
+            temperature=0.2, batch_size=32,
+        )  # fmt: skip
+        assert found == pytest.approx(float(term(h, seen, y[:32], 0.2)), rel=1e-5)
+
+
+@pytest.mark.parametrize("n", [0, 1, 31])
+def test_fewer_rows_than_a_batch_have_no_contrastive_loss(make_network, data, n):
+    x, y = data.train
+    with pytest.raises(
+        InputError, match=f"at least one batch of 32 rows, got {n}; pass more rows or a smaller"
+    ):
+        contrastive_loss(make_network(), x[:n], y[:n], shifted, generator=seeded(), batch_size=32)
+
+
+def test_a_contrastive_loss_needs_the_encoder(make_network, data):
+    x, y = data.train
+    with pytest.raises(InputError, match="submodule 'body'"):
+        contrastive_loss(
+            make_network(), x, y, shifted, generator=seeded(), batch_size=16, encoder="body"
+        )
