@@ -4,21 +4,25 @@ import json
 import subprocess
 from dataclasses import replace
 from functools import partial
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 
 from secateurs import masks, schedules
 from secateurs.checkpoint import unnest
 from secateurs.data.batches import epoch_batches
+from secateurs.data.image_views import IMAGE_VIEWS, simclr
 from secateurs.data.images import read_images
 from secateurs.data.views import compose, corruption, pixel_corruption, shift
 from secateurs.errors import InputError
 from secateurs.experiments.arms import arm, beta_lasso
-from secateurs.experiments.cells import execute
+from secateurs.experiments.cells import _watched_epochs, execute
 from secateurs.experiments.rows import prepare
 from secateurs.experiments.spec import (
     ImageRows,
@@ -34,8 +38,12 @@ from secateurs.experiments.store import Store
 from secateurs.experiments.trained import probabilities, trained
 from secateurs.experiments.typed import describe
 from secateurs.measures.quality import classification, probabilistic
+from secateurs.networks.conv import CNN, MLPVis, mlp_vis_widths
 from secateurs.networks.init import initialise_
 from secateurs.networks.lenet import LeNet300100
+from secateurs.networks.pixels import Normalise
+from secateurs.networks.resnet import ResNet18
+from secateurs.objectives import nce
 from secateurs.optimizers import SGD, AdamW
 from secateurs.preparation import groups
 from secateurs.seeds import stream
@@ -575,3 +583,209 @@ def test_a_ticket_without_the_round_before_it_is_a_mistake_of_whoever_runs_it(st
     assert execute(chained.search_cell, store.root, device="cpu") == "done"
     with pytest.raises(InputError, match=r"needs mnist split 7: ticket .*r 2, which is"):
         execute(chained, store.root, device="cpu")
+
+
+# --- raw images ----------------------------------------------------------------------------------
+
+RAW = replace(IMAGES, raw=True, n_train=90)
+ILO = PhaseConfig(epochs=5, batch_size=30, optimizer=SGD(lr=0.02), contrastive_weight=1.0)
+SHORT = replace(ILO, epochs=1)
+FINETUNE = PhaseConfig(epochs=1, batch_size=30, optimizer=SGD(lr=0.02))
+VIS = TicketCell(
+    rows=RAW,
+    config=TicketConfig(search=ILO, finetune=FINETUNE, compression=4),
+    network="mlp_vis",
+    widths=(1,),
+    view="simclr",
+    seed=3,
+)
+GAP = ("training_contrastive", "validation_contrastive")
+
+
+def of_network(name, **changes):
+    """Return the cell of another network, searched for one epoch."""
+    config = replace(VIS.config, search=SHORT, **changes)
+    widths = {"mlp_vis": (1,), "cnn": (1,), "lenet_300_100": (20, 10)}.get(name, (4,))
+    return replace(VIS, network=name, widths=widths, config=config)
+
+
+def raw_network(cell):
+    """Return the start of a cell of raw images, put together by hand."""
+    normalise = Normalise(*prepare(cell.rows).pixels)
+    shape = {"channels": 1, "n_outputs": 3, "normalise": normalise}
+    network = {
+        "mlp_vis": lambda: MLPVis(1, size=8, **shape),
+        "cnn": lambda: CNN(1, size=8, **shape),
+        "resnet18": lambda: ResNet18(width=4, stem="imagenet", **shape),
+        "resnet18_cifar": lambda: ResNet18(width=4, stem="cifar", **shape),
+        "lenet_300_100": lambda: LeNet300100(64, 3, widths=(20, 10), normalise=normalise),
+    }[cell.network]()
+    initialise_(network, generator=stream(cell.seed, "init"))
+    return network
+
+
+@pytest.fixture(scope="module")
+def raw_store(tmp_path_factory):
+    return Store(tmp_path_factory.mktemp("raw"))
+
+
+BF16 = {"finetune": replace(FINETUNE, precision="bf16")}
+TWO_ROUNDS = {"schedule": partial(schedules.exponential, rounds=2)}
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("mlp_vis", {}),
+        ("cnn", {}),
+        ("resnet18", {}),
+        ("resnet18_cifar", {}),
+        ("lenet_300_100", {}),
+        ("mlp_vis", BF16),
+        ("cnn", TWO_ROUNDS),
+    ],
+    ids=["mlp_vis", "cnn", "resnet18", "resnet18_cifar", "lenet", "bf16", "two rounds"],
+)
+@pytest.mark.usefixtures("three_digits")
+def test_a_cell_of_raw_images_is_find_ticket_to_the_bit(raw_store, name, changes):
+    cell = of_network(name, **changes)
+    (result,) = finish(raw_store, cell)
+    prepared = prepare(RAW)
+    ticket = find_ticket(
+        raw_network(cell), prepared.data, cell.config, seed=3, view=simclr(), device="cpu"
+    )
+    assert_is(raw_store, cell, ticket)
+    assert result["size"]["density"] == pytest.approx(0.25, abs=2e-3)
+    network, _ = trained(raw_store, key(cell))
+    (pixels,) = [module for module in network.modules() if isinstance(module, Normalise)]
+    mean, std = prepared.pixels
+    assert pixels.mean.flatten().tolist() == pytest.approx(mean)
+    assert pixels.std.flatten().tolist() == pytest.approx(std)
+    _, meta = raw_store.tensors(key(cell))
+    assert (meta["inputs"], meta["raw"], meta["network"]) == ([1, 8, 8], True, name)
+    assert meta["n_inputs"] == 64
+
+
+@pytest.mark.usefixtures("three_digits")
+def test_what_raw_images_cost(raw_store):
+    cell = of_network("mlp_vis")
+    (result,) = finish(raw_store, cell)
+    sizes = (64, *mlp_vis_widths(1, 8), 3)
+    weights = sum(a * b for a, b in pairwise(sizes))
+    assert result["size"]["parameters"] == weights + 2 * sum(sizes[1:-1]) + 3
+    assert result["flops"] == 3 * 2 * weights * 90
+    assert result["flops_with_search"] == 3 * result["flops"]
+
+
+@pytest.mark.usefixtures("three_digits")
+def test_a_search_of_raw_images_is_told_by_epoch(raw_store):
+    search = VIS.search_cell
+    (result,) = finish(raw_store, search)
+    epochs = result["epochs"]
+    names = {"epoch", "loss", "contrastive", "validation_loss", "weight_movement", "histogram"}
+    assert set(epochs) == names | set(GAP)
+    assert epochs["epoch"] == [1, 2, 3, 4, 5]
+    n_weights = sum(p.numel() for n, p in raw_network(VIS).named_parameters() if _is_weight(n, p))
+    assert [sum(counts) for counts in epochs["histogram"]] == [n_weights] * 5
+    assert len({tuple(counts) for counts in epochs["histogram"]}) == 5
+    assert all(moved > 0 for moved in epochs["weight_movement"])
+    for name in GAP:
+        told = [value is not None for value in epochs[name]]
+        assert told == [True, True, False, True, True]
+    history = raw_store.history(key(search))
+    for name in ("loss", "contrastive", "validation_loss"):
+        assert epochs[name] == history[name].tolist()
+    assert result["regime"]["weight_movement"] == epochs["weight_movement"][-1]
+    frame = raw_store.frame([{"key": key(search)}])
+    assert frame["epochs.histogram"].iloc[0] == tuple(epochs["histogram"])
+
+
+def _is_weight(name, parameter):
+    return name.startswith("encoder.") and parameter.ndim > 1
+
+
+@pytest.mark.usefixtures("three_digits")
+def test_the_contrastive_gap_is_of_equal_batches_in_evaluation(raw_store):
+    search = VIS.search_cell
+    (result,) = finish(raw_store, search)
+    network, data = raw_network(VIS), prepare(RAW).data
+    network.load_state_dict(unnest(raw_store.tensors(key(search))[0], "state"))
+    network.eval()
+    for side, (x, y) in (("training", data.train), ("validation", data.validation)):
+        order = torch.randperm(len(x), generator=stream(3, "gap", side))
+        seen = simclr()(x[order], stream(3, "gap", side, "view"))
+        terms = []
+        with torch.no_grad():
+            for i in range(0, len(x) - 29, 30):
+                rows = order[i : i + 30]
+                pair = (network.encoder(part) for part in (x[rows], seen[i : i + 30]))
+                terms.append(float(nce(*pair, y[rows])))
+        assert len(terms) == 3
+        assert result["epochs"][f"{side}_contrastive"][-1] == pytest.approx(np.mean(terms))
+    first, *_, last = result["epochs"]["training_contrastive"]
+    assert last < first
+
+
+@pytest.mark.parametrize(("n_validation", "told"), [(0, False), (29, False), (30, True)])
+@pytest.mark.usefixtures("three_digits")
+def test_fewer_validation_images_than_a_batch_have_no_contrastive_term(store, n_validation, told):
+    cell = replace(of_network("cnn"), rows=replace(RAW, n_validation=n_validation))
+    (result,) = finish(store, cell.search_cell)
+    assert result["epochs"]["training_contrastive"][0] > 0
+    assert ("validation_contrastive" in result["epochs"]) == told
+
+
+@pytest.mark.usefixtures("three_digits")
+def test_without_a_contrastive_term_no_view_is_drawn(store, raw_store, monkeypatch):
+    def nothing():
+        raise AssertionError("a view was asked for")
+
+    plain = of_network("mlp_vis")
+    plain = replace(plain, config=replace(plain.config, search=replace(FINETUNE, epochs=2)))
+    finish(raw_store, plain)
+    for name in IMAGE_VIEWS:
+        monkeypatch.setitem(IMAGE_VIEWS, name, nothing)
+    finish(store, plain)
+    one, other = (at.result(key(plain.search_cell))["epochs"] for at in (raw_store, store))
+    assert one == other
+    assert not {"contrastive", *GAP} & set(one)
+    assert execute(of_network("mlp_vis").search_cell, store.root) == "failed"
+    assert "a view was asked for" in store.error(key(of_network("mlp_vis").search_cell))["error"]
+
+
+@pytest.mark.usefixtures("three_digits")
+def test_what_is_seen_decides_the_search(raw_store):
+    searches = [replace(of_network("mlp_vis"), view=view).search_cell for view in IMAGE_VIEWS]
+    plain = of_network("mlp_vis")
+    plain = replace(plain, config=arm("no-ILO", plain.config)).search_cell
+    finish(raw_store, *searches, plain)
+    states = {
+        key(search): unnest(raw_store.tensors(key(search))[0], "state")["encoder.1.weight"]
+        for search in (*searches, plain)
+    }
+    assert len(states) == len(IMAGE_VIEWS) + 1
+    first, *others = states.values()
+    # of one channel colours do nothing but brighten, and grayscale changes nothing
+    assert all(not torch.equal(first, other) for other in others)
+
+
+def test_only_searches_of_raw_images_are_told_by_epoch(store):
+    (result,) = finish(store, CELL.search_cell)
+    assert "epochs" not in result
+
+
+@pytest.mark.parametrize(
+    ("epochs", "watched"),
+    [(0, {0}), (1, {1}), (2, {1, 2}), (16, {1, 2, 4, 8, 16}), (30, {1, 2, 4, 8, 16, 30})],
+)
+def test_epochs_of_images_are_watched_at_powers_of_two_and_at_the_end(epochs, watched):
+    assert _watched_epochs(epochs, ratio=2) == watched
+
+
+@given(epochs=st.integers(1, 500), ratio=st.sampled_from([1.25, 1.5, 2]))
+def test_watched_epochs_are_dense_at_first_and_never_farther_apart_than_the_ratio(epochs, ratio):
+    watched = sorted(_watched_epochs(epochs, ratio=ratio))
+    assert watched[0] == 1
+    assert watched[-1] == epochs
+    assert all(b <= ratio * a + 1 for a, b in pairwise(watched))
+    assert len(watched) <= 3 + np.log(epochs) / np.log(ratio)
