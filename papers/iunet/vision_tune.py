@@ -37,6 +37,7 @@ SEARCHES = {"IUNet": (1e-3, 3e-3, 1e-2, 3e-2), "omp-rich": (1e-2, 3e-2, 1e-1, 3e
 REGIME = ("regime.weight_movement", "regime.start_mask_overlap")
 DENSE_LR: dict[tuple[str, str], float] = {
     ("cifar10", "mlp_vis"): 1e-1,
+    ("cifar10", "cnn"): 3e-1,
     ("fashion_mnist", "lenet_300_100"): 3e-2,
 }
 """Stage one, which stage two builds on: the dense network's rate by set and network."""
