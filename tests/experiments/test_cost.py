@@ -5,6 +5,7 @@ from functools import partial
 
 import pandas as pd
 import pytest
+import torch
 
 from secateurs.experiments import cost, peers
 from secateurs.experiments.arms import arm
@@ -112,3 +113,29 @@ def test_images_that_are_not_there_and_probes_of_images_stop_nothing():
     assert estimate(ProbeCell(ticket=cell)) > 0
     chain = replace(cell.config, schedule=partial(exponential, rounds=3))
     assert all(estimate(one) > 0 for one in with_needs([replace(cell, config=chain)]).values())
+
+
+@pytest.fixture
+def no_memory_is_zero():
+    """Let torch fill what nobody wrote with NaN."""
+    torch.use_deterministic_algorithms(True)
+    cost._step_seconds.cache_clear()
+    yield
+    torch.use_deterministic_algorithms(False)
+    cost._step_seconds.cache_clear()
+
+
+@pytest.mark.parametrize(
+    "network", ["mlp_vis", "cnn", "resnet18", "resnet18_cifar", "lenet_300_100"]
+)
+@pytest.mark.usefixtures("no_memory_is_zero")
+def test_raw_images_are_estimated_whatever_is_in_memory(network):
+    rows = ImageRows(dataset="sklearn:digits", n_train=200, n_validation=100, raw=True)
+    widths = (20, 10) if network == "lenet_300_100" else (1,)
+    search = PhaseConfig(steps=30, contrastive_weight=1.0)
+    config = TicketConfig(search=search, finetune=PhaseConfig(steps=60))
+    cell = TicketCell(rows=rows, config=config, network=network, widths=widths, view="simclr")
+    of_search = estimate(cell.search_cell)
+    assert 0 < of_search < 60
+    assert estimate(cell) == pytest.approx(of_search)  # twice the steps, and no second pass
+    assert estimate(ProbeCell(ticket=cell)) > 0

@@ -12,11 +12,14 @@ import torch
 from reference import invariance as slow
 from secateurs import masks
 from secateurs.checkpoint import unnest
+from secateurs.data.image_views import IMAGE_VIEWS
 from secateurs.data.views import corruption
+from secateurs.errors import InputError
 from secateurs.experiments import probes
 from secateurs.experiments.arms import arm
 from secateurs.experiments.cells import execute
 from secateurs.experiments.cost import estimate
+from secateurs.experiments.image_structure import image_structure
 from secateurs.experiments.rows import prepare
 from secateurs.experiments.spec import (
     ImageRows,
@@ -33,7 +36,9 @@ from secateurs.experiments.trained import probabilities, trained
 from secateurs.experiments.typed import describe
 from secateurs.measures.coupling import coupling
 from secateurs.measures.invariance import under_view
+from secateurs.networks.conv import MLPVis
 from secateurs.networks.init import initialise_
+from secateurs.networks.pixels import Normalise
 from secateurs.optimizers import SGD, AdamW
 from secateurs.preparation import groups
 from secateurs.schedules import exponential
@@ -326,7 +331,9 @@ def test_tickets_of_normalised_images_are_refused(tmp_path):
     cell, other = ProbeCell(ticket=ticket), Store(tmp_path)
     assert execute(ticket, other.root, device="cpu") == "done"
     assert execute(cell, other.root, device="cpu") == "failed"
-    told = "InputError: a probe looks into tickets of tables or raw images, got sklearn:digits split 0"
+    told = (
+        "InputError: a probe looks into tickets of tables or raw images, got sklearn:digits split 0"
+    )
     assert other.error(key(cell))["error"].startswith(told)
     assert cell_from_json(describe(cell)) == cell
 
@@ -346,3 +353,173 @@ def test_a_ticket_of_several_rounds_is_probed_beside_its_search(store):
             assert several[part][name] == once[part][name]
         assert several[part]["trained"] != once[part]["trained"]
     assert several["regime"]["layer_movement"] == once["regime"]["layer_movement"]
+
+
+# --- raw images ----------------------------------------------------------------------------------
+
+RAW = ImageRows(dataset="sklearn:digits", n_validation=0, n_train=150, raw=True)
+PHASE = PhaseConfig(epochs=1, optimizer=SGD(lr=0.05))
+SEARCH = replace(PHASE, contrastive_weight=1.0)
+VIS = TicketCell(
+    rows=RAW,
+    config=TicketConfig(search=SEARCH, finetune=PHASE, compression=4.0),
+    network="mlp_vis",
+    widths=(1,),
+    view="simclr",
+    seed=3,
+)
+LENET = replace(VIS, network="lenet_300_100", widths=(20, 10))
+CNN_1 = replace(VIS, network="cnn")
+
+
+@pytest.fixture(scope="module")
+def seen_images(store):
+    """Probes of three networks' tickets."""
+    cells = (VIS, LENET, CNN_1)
+    results = finish(store, *(ProbeCell(ticket=cell) for cell in cells))
+    return {cell.network: result for cell, result in zip(cells, results, strict=True)}
+
+
+@pytest.fixture(scope="module")
+def vis_networks(store, seen_images):
+    """The networks that the probe of MLP_VIS is about, by hand, its mask and the images."""
+    prepared = prepare(RAW)
+    x = prepared.data.train[0]
+    x = x[torch.randperm(len(x), generator=stream(3, "probe", "training rows"))]
+    start = MLPVis(1, size=8, channels=1, normalise=Normalise(*prepared.pixels))
+    initialise_(start, generator=stream(3, "init"))
+    ticket, mask = trained(store, key(VIS))
+    searched, untrained = copy.deepcopy(start), copy.deepcopy(start)
+    (search,) = needs(VIS)
+    searched.load_state_dict(unnest(store.tensors(key(search))[0], "state"))
+    masks.apply_(untrained, mask)
+    for network in (start, untrained):
+        reestimate_statistics_(network, x, batch_size=128)
+    return dict(zip(NETWORKS, (start, searched, untrained, ticket), strict=True)), mask, x
+
+
+def seen_through(network, transform):
+    x = prepare(RAW).test[0]
+    x = x[torch.randperm(len(x), generator=stream(3, "probe", "test rows"))]
+    draws = stream(3, "probe", "view", transform)
+    return under_view(network, x, IMAGE_VIEWS[transform](), generator=draws)
+
+
+@pytest.mark.parametrize("network", ["mlp_vis", "lenet_300_100", "cnn"])
+def test_a_probe_of_images_has_each_transform_and_no_measures_of_tables(seen_images, network):
+    found = seen_images[network]
+    assert set(found["invariance"]) == set(probes.TRANSFORMS)
+    for of_transform in found["invariance"].values():
+        assert set(of_transform) == {*NETWORKS, "fresh"}
+        for name in NETWORKS:
+            assert set(of_transform[name]) == MEASURES
+        for kind in ("mean", "std"):
+            assert set(of_transform["fresh"][kind]) == MEASURES
+    assert not {"coupling", "rare", "corruption_rate"} & set(found)
+    assert set(found["regime"]) == {"layer_movement", "layer_start_mask_overlap"}
+
+
+@pytest.mark.parametrize("transform", ["crop", "flip", "colour"])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_each_network_of_images_is_measured_under_each_transform(
+    seen_images, vis_networks, name, transform
+):
+    found = seen_images["mlp_vis"]["invariance"][transform][name]
+    assert found == pytest.approx(seen_through(vis_networks[0][name], transform), rel=1e-4)
+
+
+def test_transforms_and_networks_of_images_differ(seen_images):
+    crop = seen_images["mlp_vis"]["invariance"]["crop"]
+    assert len({crop[name]["ratio"] for name in NETWORKS}) == 4
+    trained_one = [seen_images["mlp_vis"]["invariance"][t]["trained"]["ratio"]
+                   for t in ("crop", "flip", "colour")]  # fmt: skip
+    assert len(set(trained_one)) == 3
+
+
+def test_a_transform_that_changes_nothing_is_not_seen_at_all(seen_images):
+    """Digits are grey."""
+    for found in seen_images.values():
+        gray = found["invariance"]["grayscale"]
+        for name in NETWORKS:
+            assert gray[name]["consistency"] == 1
+            assert gray[name]["own"] == 0
+            assert gray[name]["ratio"] is None  # nothing to divide by
+        assert gray["fresh"]["mean"]["consistency"] == 1
+        assert gray["fresh"]["std"]["consistency"] == 0
+
+
+def test_fresh_weights_of_images_have_a_spread(seen_images, vis_networks):
+    _, mask, x = vis_networks
+    every = []
+    for i in range(probes.FRESH):
+        network = MLPVis(1, size=8, channels=1, normalise=Normalise(*prepare(RAW).pixels))
+        initialise_(network, generator=stream(3, "probe", "fresh", i))
+        masks.apply_(network, mask)
+        reestimate_statistics_(network, x, batch_size=128)
+        every.append(seen_through(network, "crop"))
+    fresh = seen_images["mlp_vis"]["invariance"]["crop"]["fresh"]
+    for name in MEASURES:
+        values = [one[name] for one in every]
+        assert len(set(values)) > 1
+        assert fresh["mean"][name] == pytest.approx(np.mean(values), rel=1e-4)
+        assert fresh["std"][name] == pytest.approx(np.std(values, ddof=1), rel=1e-3)
+
+
+def test_identical_networks_of_images_have_the_same_measures(store, seen_images):
+    dense, shuffled = finish(
+        store,
+        *(
+            ProbeCell(ticket=replace(VIS, config=arm(name, VIS.config)))
+            for name in ("dense", "shuffled mask")
+        ),
+    )
+    for transform in probes.TRANSFORMS:
+        of = seen_images["mlp_vis"]["invariance"][transform]
+        assert set(dense["invariance"][transform]) == {"start", "trained", "fresh"}
+        assert dense["invariance"][transform]["start"] == of["start"]
+        for name in ("start", "searched"):
+            assert shuffled["invariance"][transform][name] == of[name]
+    assert dense["regime"] == {}
+    one, other = (found["invariance"]["crop"] for found in (shuffled, seen_images["mlp_vis"]))
+    assert one["untrained"] != other["untrained"]
+    assert one["fresh"] != other["fresh"]
+
+
+def test_structure_is_that_of_the_trained_ticket(store, seen_images):
+    for cell in (VIS, LENET):
+        network, mask = trained(store, key(cell))
+        expected = probes._told(image_structure(cell, network, mask, (1, 8, 8)))
+        found = seen_images[cell.network]
+        for name, part in expected.items():
+            assert found[name] == part
+        assert np.shape(found["maps"]["logits"]) == (10, 1, 8, 8)
+        assert np.shape(found["maps"]["units"]) == (16, 1, 8, 8)
+    assert {"locality", "matched_locality"} <= set(seen_images["mlp_vis"])
+    assert not {"locality", "matched_locality"} & set(seen_images["lenet_300_100"])
+    assert set(seen_images["cnn"]) & {"radius", "maps", "locality", "matched_locality"} == set()
+
+
+def test_a_probe_of_images_is_a_row_of_a_frame(store, seen_images):
+    probe = ProbeCell(ticket=VIS)
+    assert cell_from_json(describe(probe)) == probe
+    frame = store.frame([{"key": key(probe), "arm": "IUNet"}])
+    assert frame["ticket.rows.dataset"].tolist() == ["sklearn:digits"]
+    assert frame["ticket.network"].tolist() == ["mlp_vis"]
+    assert frame["ticket.rows.split"].tolist() == [0]
+    assert frame["invariance.crop.fresh.std.kappa"].iloc[0] > 0
+    assert np.shape(frame["maps.logits"].iloc[0]) == (10, 1, 8, 8)
+    shares = frame["locality.encoder.1.weight.share"].iloc[0]
+    assert 0 < shares == seen_images["mlp_vis"]["locality"]["encoder.1.weight"]["share"]
+
+
+def test_an_ensemble_of_images_is_refused(store):
+    with pytest.raises(InputError, match="probe the members of the ensemble"):
+        probes.probe(ProbeCell(ticket=replace(VIS, n_tickets=2)), store)
+
+
+def test_what_is_no_number_is_told_as_none_and_maps_are_left():
+    maps = [[0, 255], [3, 4]]
+    told = {"a": {"maps": maps, "b": float("nan"), "c": float("-inf")}, "d": 0.5, "e": True}
+    found = probes._told(told)
+    assert found == {"a": {"maps": maps, "b": None, "c": None}, "d": 0.5, "e": True}
+    assert found["a"]["maps"] is maps

@@ -17,6 +17,7 @@ from secateurs.experiments.trained import blank, probabilities, trained
 from secateurs.networks.dense import MLP, Dropout
 from secateurs.networks.init import initialise_
 from secateurs.networks.lenet import LeNet300100
+from secateurs.networks.pixels import Normalise
 from secateurs.optimizers import SGD, AdamW
 from secateurs.preparation import groups
 from secateurs.seeds import stream
@@ -107,3 +108,51 @@ def test_a_blank_network_has_shapes_and_no_memory(network):
     assert all(p.is_meta for p in found.parameters())
     assert found.decoder.weight.shape == (3, 5)
     assert torch.equal(torch.get_rng_state(), state)
+
+
+IMAGE_NETWORKS = ("mlp_vis", "cnn", "resnet18", "resnet18_cifar", "lenet_300_100")
+
+
+@pytest.mark.parametrize("network", IMAGE_NETWORKS)
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 12, 12)])
+def test_a_blank_network_of_images_normalises_by_nothing_yet(network, shape):
+    state = torch.get_rng_state()
+    widths = (20, 10) if network == "lenet_300_100" else (2,)
+    found = blank(network, shape, 5, widths=widths, raw=True)
+    assert all(t.is_meta for t in found.state_dict().values())
+    (pixels,) = [module for module in found.modules() if isinstance(module, Normalise)]
+    assert pixels.mean.shape == pixels.std.shape == (shape[0], 1, 1)
+    assert found.decoder.weight.shape[0] == 5
+    assert torch.equal(torch.get_rng_state(), state)
+    assert found(torch.zeros(2, *shape, device="meta", dtype=torch.uint8)).shape == (2, 5)
+
+
+def test_only_networks_of_raw_images_normalise():
+    for network, inputs in (("mlp", (12,)), ("lenet_300_100", (1, 4, 4))):
+        found = blank(network, inputs, 3, widths=(8, 5))
+        assert not any(isinstance(module, Normalise) for module in found.modules())
+
+
+@pytest.mark.parametrize("network", ["mlp_vis", "cnn", "lenet_300_100"])
+def test_a_network_of_raw_images_comes_back_with_its_statistics(tmp_path, network):
+    store = Store(tmp_path)
+    rows = ImageRows(dataset="sklearn:digits", n_validation=0, n_train=60, raw=True)
+    phase = PhaseConfig(steps=2, batch_size=30, optimizer=SGD(lr=0.05))
+    widths = (20, 10) if network == "lenet_300_100" else (1,)
+    config = TicketConfig(search=phase, finetune=phase, compression=4.0)
+    cell = TicketCell(rows=rows, config=config, network=network, widths=widths, seed=3)
+    assert not run([cell], store, device="cpu").failed
+    prepared = prepare(rows)
+    found, mask = trained(store, key(cell))
+    assert not found.training
+    masks.check_held(found, mask)
+    (pixels,) = [module for module in found.modules() if isinstance(module, Normalise)]
+    filled = Normalise(*prepared.pixels)
+    assert torch.equal(pixels.mean, filled.mean)
+    assert torch.equal(pixels.std, filled.std)
+    x = prepared.test[0]
+    assert x.dtype == torch.uint8
+    proba = outputs(found, x).softmax(1)
+    assert np.allclose(probabilities(store, key(cell))["test"], proba, atol=1e-6)
+    with torch.no_grad():  # an image in floats is the same image
+        assert torch.allclose(found(x[:9].float()), found(x[:9]), atol=1e-5)

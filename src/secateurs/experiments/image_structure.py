@@ -32,10 +32,11 @@ def image_structure(
 ) -> dict[str, Any]:
     """Return where the kept weights are; empty for networks that convolve.
 
-    `radius` is how far apart a first-layer unit's pixels lie (`measures.locality.reading_radius`),
-    each kept weight counting as one (`count`) or by its size (`magnitude`); `maps.logits` and
-    `maps.units` are those of `measures.weight_maps`, scaled to `LEVELS`. Of an MLP_VIS also
-    `locality` and `matched_locality`: the share of kept weights inside the CNN's fields by layer.
+    `radius`, of square images, is how far apart a first-layer unit's pixels lie
+    (`measures.locality.reading_radius`), each kept weight counting as one (`count`) or by its size
+    (`magnitude`); `maps.logits` and `maps.units` are those of `measures.weight_maps`, scaled to
+    `LEVELS`. Of an MLP_VIS also `locality` and `matched_locality`: the share of kept weights inside
+    the CNN's fields by layer.
 
     Args:
         cell: the ticket's.
@@ -45,17 +46,19 @@ def image_structure(
     """
     if cell.network not in ("mlp_vis", "lenet_300_100"):
         return {}
-    channels, size, _ = shape
+    channels, size, width = shape
     name = next(iter(mask))
     weight = dict(network.named_parameters())[name].detach()
-    found: dict[str, Any] = {"radius": {}}
-    for by in ("count", "magnitude"):
-        told = reading_radius(
-            weight if by == "magnitude" else mask[name], channels=channels, size=size, by=by
-        )
-        found["radius"][by] = {
-            part: getattr(told, part) for part in ("radius", "uniform", "pooled")
-        }
+    found: dict[str, Any] = {}
+    if size == width:
+        found["radius"] = {}
+        for by in ("count", "magnitude"):
+            told = reading_radius(
+                weight if by == "magnitude" else mask[name], channels=channels, size=size, by=by
+            )
+            found["radius"][by] = {
+                part: getattr(told, part) for part in ("radius", "uniform", "pooled")
+            }
     found["maps"] = {
         "logits": _levels(logit_maps(network, shape=shape)),
         "units": _levels(first_layer_maps(network, shape=shape, top=TOP_UNITS).maps),
