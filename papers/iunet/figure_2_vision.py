@@ -22,12 +22,13 @@ CLAIM = figure_2.CLAIM
 PUBLISHED: dict[tuple[str, str], float] = {}
 VALUE = vision.VALUE
 NETWORKS = {"smoke": vision.MLP_VIS, "small": vision.LENET, "paper": vision.MLP_VIS}
+SEEDS = {"smoke": 1, "small": 3, "paper": 3}
 
 
 def runs(scale: str) -> list[Run]:
     """Return twelve lines of five compressions; compression 1 is the dense network in all."""
     found = []
-    for seed in range(vision.SCALES[scale].seeds):
+    for seed in range(SEEDS[scale]):
         for task in vision.tasks(scale, NETWORKS[scale]):
             base = vision.config(scale, task, "IUNet")
             for objective in figure_2.OBJECTIVES:

@@ -68,10 +68,10 @@ SCALES = {
     # bundled digits and toy networks: shows that everything runs, proves nothing
     "smoke": Scale(
         tasks=(
-            Task(dataset="sklearn:digits", network=MLP_VIS, widths=(1,), n_train=400,
-                 n_validation=300),
-            Task(dataset="sklearn:digits", network=CNN, widths=(1,), n_train=400,
-                 n_validation=300),
+            Task(dataset="sklearn:digits", network=MLP_VIS, widths=(1,), n_train=160,
+                 n_validation=130),
+            Task(dataset="sklearn:digits", network=CNN, widths=(1,), n_train=160,
+                 n_validation=130),
         ),
         seeds=2, epochs=2,
     ),

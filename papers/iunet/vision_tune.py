@@ -43,6 +43,7 @@ DENSE_LR: dict[tuple[str, str], float] = {
 """Stage one, which stage two builds on: the dense network's rate by set and network."""
 BEST_RATE: dict[tuple[str, str], dict[str, float]] = {
     ("cifar10", "mlp_vis"): {"IUNet": 1e-2, "omp-rich": 3e-2},
+    ("cifar10", "cnn"): {"IUNet": 1e-2, "omp-rich": 3e-1},
     ("fashion_mnist", "lenet_300_100"): {"IUNet": 3e-2, "omp-rich": 3e-2},
 }
 """Stage two, which stage three builds on: the best rate of each search."""
