@@ -76,12 +76,11 @@ def _gap(part: pd.DataFrame, task: vision.Task) -> list[Block]:
     lines = []
     for kappa in (0.25, 1.0):
         one = _first(part, _arm(kappa))
-        if one is None or "epochs.training_contrastive" not in one.index:
-            continue
         for side in sides:
-            values = pd.to_numeric(pd.Series(one[f"epochs.{side}_contrastive"]))
-            points = {"epoch": one["epochs.epoch"], "value": values}
-            lines.append(pd.DataFrame(points).assign(arm=f"{side}, {_arm(kappa)}").dropna())
+            told = None if one is None else one.get(f"epochs.{side}_contrastive")
+            if isinstance(told, tuple):  # absent where there are fewer images than a batch
+                points = {"epoch": one["epochs.epoch"], "value": pd.to_numeric(pd.Series(told))}
+                lines.append(pd.DataFrame(points).assign(arm=f"{side}, {_arm(kappa)}").dropna())
     if not lines or not len(pd.concat(lines)):
         return []
     return [

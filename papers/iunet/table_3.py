@@ -92,7 +92,7 @@ def _table(frame: pd.DataFrame, task: vision.Task, transform: str) -> Table:
         ]
         if found[0].empty:
             continue
-        samples.append(found[0])
+        samples += found  # a ratio may not be a number for some
         cells = [
             told(contrast(one), scale=scale)
             for one, scale in zip(found, MEASURES.values(), strict=True)

@@ -32,6 +32,8 @@ COLUMNS = {
     (vision.RESNET, "IUNet"): "IUNET_RESNET",
 }
 
+PRINTED = "Published: of alpha = 8 and the whole set."
+
 _printed = recipe.published("table_6_cnn.csv").set_index("dataset")
 PUBLISHED = {
     (name, f"{network}, {arm}"): float(_printed.loc[vision_page.PRINTED_SET[name], column])
@@ -55,7 +57,7 @@ def table(frame: pd.DataFrame) -> Sequence[Table]:
     """Return each network dense and pruned, and the share of the gap that pruning closes."""
     tasks = vision_page.each_task(frame, *NETWORKS)
     found = [_row(frame, task, arm) for task in tasks for arm in ARMS]
-    gaps: list[Cell] = []
+    gaps: list[str] = []
     for dataset in dict.fromkeys(task.dataset for task in tasks):
         of = {
             task.network: vision.of_task(frame, task) for task in tasks if task.dataset == dataset
@@ -67,14 +69,15 @@ def table(frame: pd.DataFrame) -> Sequence[Table]:
         gap = (cnn - vision_page.of_arm(of[vision.MLP_VIS], END, "dense")).dropna()
         if len(gain) and len(gap):
             name = dataset.removeprefix("sklearn:")
-            gaps.append(f"{name}: {100 * gain.mean():+.2f} of {100 * gap.mean():+.2f} points.")
+            gaps.append(
+                f"On {name} pruning gains {100 * gain.mean():+.2f} of the {100 * gap.mean():+.2f} "
+                "points between MLP_VIS and the CNN."
+            )
     return [
         Table(
             title="Networks of images, dense and pruned at r = 8",
             columns=["set, network", "arm", "test accuracy %", "published %"],
             rows=[row for row, values in found if len(values)],
-            note=f"{over(values for _, values in found)} What pruning gains of the gap between "
-            f"MLP_VIS and the CNN: {' '.join(map(str, gaps))} Published: of alpha = 8 and the "
-            "whole set.",
+            note=" ".join([over(values for _, values in found), *gaps, PRINTED]),
         )
     ]
