@@ -124,8 +124,8 @@ CHOSEN: dict[tuple[str, str], Tuned] = {
         l1=1e-6,
     ),
     ("cifar10", CNN): Tuned(
-        lr=3e-1, search_lr=3e-3, search_epochs=30, init_scale=0.25, omp_lr=3e-1, omp_epochs=30,
-        l1=1e-6,
+        lr=3e-1, search_lr=1e-2, search_epochs=30, init_scale=0.25, omp_lr=3e-1, omp_epochs=30,
+        l1=2e-5,
     ),
     ("fashion_mnist", LENET): Tuned(
         lr=3e-2, search_lr=3e-2, search_epochs=60, init_scale=0.25, omp_lr=3e-2, omp_epochs=30,
