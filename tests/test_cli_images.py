@@ -136,7 +136,7 @@ def test_a_size_is_kept_for_prediction(photos, tmp_path):
     words += ["--set", "search_epochs=1", "--set", "finetune_epochs=2"]
     assert run("fit", photos, "--out", out, "--quiet", *words) == 0
     assert load(out).image_shape_ == (1, 6, 6)
-    assert "Where each class looks" in (out / "report.html").read_text()
+    assert "Weight from pixels to classes" in (out / "report.html").read_text()
     Image.new("L", (31, 17)).save(tmp_path / "odd.png")
     assert run("predict", out, tmp_path / "odd.png", "--out", tmp_path / "p.csv") == 0
     assert (tmp_path / "p.csv").read_text().count("\n") == 2

@@ -1,6 +1,6 @@
-"""Recipes for tables: the values behind the estimator's open parameters, and what size changes.
+"""Recipes: the values behind the estimators' open parameters, and what a table's size changes.
 
-The defaults were chosen on validation rows of five tuning sets (docs/design/0001 and 0002), the
+The defaults for tables were chosen on validation rows of five tuning sets (docs/design/0001 and 0002), the
 target movement of regime="auto" on those of four (0003).
 """
 
@@ -68,7 +68,8 @@ class ImageRecipe:
 
 
 IMAGES = ImageRecipe(search_epochs=30, search_lr=1e-2, finetune_epochs=30, finetune_lr=1e-1)
-"""Chosen on validation images of Fashion-MNIST and CIFAR-10."""
+"""The rates were chosen on validation images of Fashion-MNIST and CIFAR-10, with few images and one
+seed (benchmarks/tune_images.py)."""
 
 REGIMES: dict[str, dict[str, float]] = {
     "rich": {"search_lr": 0.1, "init_scale": 0.25},

@@ -35,7 +35,7 @@ def test_what_a_page_says(model):
     page = image_model_page(model)
     for words in ("40", "8 x 8, 3 channels", "cnn(1)", "crop", "Density by layer", "NEW_IMAGES"):
         assert words in page
-    assert "Where each class looks" not in page  # the paths of convolutions are not drawn
+    assert "Weight from pixels to classes" not in page  # the paths of convolutions are not drawn
     assert "Structure card" not in page
 
 
@@ -43,7 +43,7 @@ def test_fully_connected_networks_show_where_they_look():
     for network in ("mlp_vis", "lenet_300_100"):
         width = 1 if network == "mlp_vis" else None
         page = image_model_page(fitted(network=network, width=width))
-        assert "Where each class looks" in page
+        assert "Weight from pixels to classes" in page
         assert "First layer" in page
         assert page.count("<image") == 2 + 10  # classes, units
 

@@ -1,4 +1,4 @@
-"""The page of one fitted model of images: its facts, its layers, where it looks, its training."""
+"""The page of one fitted model of images: its facts, its layers, its training."""
 
 from secateurs import __version__
 from secateurs.image_classifier import ImageTicketClassifier
@@ -35,7 +35,7 @@ def image_model_page(
     ...     network="lenet_300_100", view="crop", search_epochs=1, finetune_epochs=3, random_state=0
     ... )
     >>> page = image_model_page(clf.fit(X, digits.target))
-    >>> "Where each class looks" in page, "Density by layer" in page
+    >>> "Weight from pixels to classes" in page, "Density by layer" in page
     (True, True)
     """
     summary = model.summary_
@@ -94,11 +94,12 @@ def _maps(model: ImageTicketClassifier) -> list[Block]:
     more = len(model.classes_) - len(classes)
     return [
         Figure(
-            title="Where each class looks",
+            title="Weight from pixels to classes",
             svg=logit_map_grid(by_class.numpy(), classes),
             alt=f"One image for each of {len(classes)} classes: the weight on all paths from each "
             "pixel to it.",
-            caption="Products of |w| along all paths from a pixel to a class, summed."
+            caption="Products of |w| along all paths from a pixel to a class, summed: without "
+            "signs, and not an importance."
             + (f" The first {len(classes)} classes; {more:,} more." if more else ""),
         ),
         Figure(
