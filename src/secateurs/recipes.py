@@ -1,7 +1,7 @@
 """Recipes: the values behind the estimators' open parameters, and what a table's size changes.
 
-The defaults for tables were chosen on validation rows of five tuning sets (docs/design/0001 and 0002), the
-target movement of regime="auto" on those of four (0003).
+The defaults for tables were chosen on validation rows of five tuning sets (docs/design/0001 and
+0002), the target movement of regime="auto" on those of four (0003).
 """
 
 import math
