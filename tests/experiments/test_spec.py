@@ -537,7 +537,7 @@ def test_a_named_view_leaves_no_rate_of_another_one():
     assert key(VIS.search_cell) == key(replace(VIS.search_cell, corruption_rate=0.3, shift=2))
 
 
-def test_a_view_of_the_finetuning_alone_is_not_the_searchs():
+def test_a_view_of_the_finetuning_alone_is_not_that_of_the_search():
     cell = replace(VIS, config=TicketConfig(finetune=SEEN))
     assert cell.view == "simclr"
     assert cell.search_cell.view is None
