@@ -60,7 +60,6 @@ def _line(thing: Any) -> str:
 
 def _datasets() -> dict[str, str]:
     from secateurs.data.images import IMAGE_SETS
-    from secateurs.data.images import IMAGE_SETS
     from secateurs.data.tables import BUNDLED, SUFFIXES, data_root
 
     found = {f"sklearn:{name}": _line(read) for name, read in BUNDLED.items()}
@@ -69,10 +68,6 @@ def _datasets() -> dict[str, str]:
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
         if path.name.endswith(SUFFIXES):
             found[str(path)] = f"{path.stat().st_size / 1024:,.0f} KiB"
-    for name in IMAGE_SETS:
-        folders = (data_root() / "vision", data_root())
-        if any(any(one.glob(f"{name}*")) for one in folders):
-            found[name] = "images"
     return found
 
 
