@@ -655,7 +655,7 @@ def test_whatever_is_finished_is_drawn(papers, frames, data):
 
 @pytest.mark.slow
 def test_smoke_writes_every_page(papers, tmp_path, monkeypatch, capsys):
-    """All files fill one store, in this process; ROC curves of ten classes would take half of it."""
+    """All files fill one store, in this process; ROC curves of ten classes would take half."""
     monkeypatch.setattr("secateurs.measures.quality._roc_auc", lambda *_: 0.5)
     store = Store(tmp_path / "runs")
     for name in (*NAMES, "vision_tune"):
