@@ -97,7 +97,8 @@ def _table(frame: pd.DataFrame, task: vision.Task, transform: str) -> Table:
             told(contrast(one), scale=scale)
             for one, scale in zip(found, MEASURES.values(), strict=True)
         ]
-        first = words in ("supernetwork, untrained", "IUNet rewound, untrained")
+        printed = words in ("supernetwork, untrained", "IUNet rewound, untrained")
+        first = printed and task.network == vision.MLP_VIS
         known = _known(task.dataset, transform, arm) if first else None
         rows.append([words, *cells, None if known is None else Value(known[0], error=known[1])])
     return Table(
