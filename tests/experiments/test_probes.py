@@ -304,6 +304,7 @@ def test_a_probe_is_a_cell_like_any_other(store, result, tmp_path):
     assert frame["ticket.rows.dataset"].tolist() == ["sklearn:wine"]
 
 
+@pytest.mark.usefixtures("result")
 def test_large_tables_are_sampled(store, monkeypatch):
     for name, rows in (("VIEW_ROWS", 20), ("STATISTICS_ROWS", 70), ("COUPLING_ROWS", 50)):
         monkeypatch.setattr(probes, name, rows)
