@@ -255,10 +255,7 @@ def test_negatives_are_those_of_a_batch(make_network, data):
     assert told[0] < told[1] - 0.3 < told[2] - 0.6
 
 
-SINGLE = pytest.mark.xfail(strict=True, reason="batch_spans joins a single row to the last batch")
-
-
-@pytest.mark.parametrize("left", [pytest.param(1, marks=SINGLE), 2, 15])
+@pytest.mark.parametrize("left", [1, 2, 15])
 def test_a_batch_that_is_not_full_is_left_out(make_network, data, left):
     network, (x, y) = make_network(), data.train
 

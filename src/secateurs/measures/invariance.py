@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from secateurs import objectives
-from secateurs.data.batches import batch_spans
 from secateurs.data.views import View
 from secateurs.errors import InputError
 
@@ -294,6 +293,6 @@ def contrastive_loss(
         )
     h, _ = represent(network, x, encoder=encoder)
     h_view, _ = represent(network, view(x, generator), encoder=encoder)
-    spans = [(i, j) for i, j in batch_spans(len(x), batch_size) if j - i >= batch_size]
-    losses = [contrastive(h[i:j], h_view[i:j], y[i:j], temperature) for i, j in spans]
+    whole = [slice(i, i + batch_size) for i in range(0, len(x) - batch_size + 1, batch_size)]
+    losses = [contrastive(h[rows], h_view[rows], y[rows], temperature) for rows in whole]
     return float(torch.stack(losses).mean())
