@@ -21,6 +21,7 @@ from scipy import stats
 from secateurs.experiments.spec import Run, SearchCell
 from secateurs.report import figures, paired
 from secateurs.report.page import Block, Cell, Figure, Table
+from secateurs.report.tables import SPLIT
 
 TITLE = "Features of LeNet-300-100 along alpha"
 CLAIM = (
@@ -98,7 +99,7 @@ def _over_steps(part: pd.DataFrame, column: str) -> pd.DataFrame:
 def _ends(part: pd.DataFrame, column: str) -> pd.DataFrame:
     """Return [seeds, alphas] at the last step."""
     long = part.assign(end=[row[-1] for row in part[f"dynamics.{column}"]])
-    wide = long.pivot_table(index=page.SPLIT, columns="alpha", values="end")
+    wide = long.pivot_table(index=SPLIT, columns="alpha", values="end")
     return wide.reindex(columns=[alpha_recipe.name(alpha) for alpha in ALPHAS]).astype(float)
 
 

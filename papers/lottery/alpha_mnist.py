@@ -24,7 +24,7 @@ from secateurs.report import paired
 from secateurs.report.heatmaps import matrix
 from secateurs.report.page import Block, Cell, Figure, Table
 from secateurs.report.paired import END, MOVEMENT, OVERLAP
-from secateurs.report.tables import choose_arm
+from secateurs.report.tables import SPLIT, choose_arm
 from secateurs.tickets import TicketConfig
 
 TITLE = "Tickets of LeNet-300-100 along alpha"
@@ -234,7 +234,7 @@ def transfer(frame: pd.DataFrame, name: str) -> list[Block]:
     r = _primary(frame)
     if r is None:
         return []
-    grids = [_grid(frame, seed, r) for seed in sorted(frame[page.SPLIT].unique())]
+    grids = [_grid(frame, seed, r) for seed in sorted(frame[SPLIT].unique())]
     whole = [grid for grid in grids if np.isfinite(grid).all()]
     if not whole:
         return []
