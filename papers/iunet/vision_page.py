@@ -1,6 +1,5 @@
 """Blocks of the pages about images: rows of arms, verdicts, invariance, where weights are."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -9,7 +8,7 @@ import recipe
 import vision
 from vision import Task
 
-from secateurs.report.page import Block, Cell, Table, Value
+from secateurs.report.page import Cell, Table, Value
 from secateurs.report.paired import (
     AGREES,
     END,
@@ -135,35 +134,22 @@ def claims_table(frame: pd.DataFrame, task: Task, claims: Sequence[Claim]) -> Ta
     )
 
 
-def published_arms(network: str, dataset: str) -> dict[str, tuple[float, float]]:
-    """Return table 1's percentages and standard deviations, by arm."""
-    printed = recipe.published("table_1_vision.csv")
-    same = (printed["network"] == network) & (printed["dataset"] == dataset)
-    if not same.any():
-        return {}
-    row = printed[same].iloc[0]
-    columns = {"dense": "dense", "omp-paper": "OMP", "beta-Lasso": "beta_lasso", "IUNet": "IUNET"}
-    return {arm: (float(row[c]), float(row[f"{c}_std"])) for arm, c in columns.items()}
-
-
 PRINTED_NETWORK = {vision.MLP_VIS: "MLP_VIS", vision.RESNET: "RESNET"}
 PRINTED_SET = {"cifar10": "CIFAR10", "cifar100": "CIFAR100", "svhn": "SVHN"}
 
 
 def printed(task: Task) -> dict[str, tuple[float, float]]:
-    """Return what table 1 prints of a task, by arm."""
-    network, dataset = PRINTED_NETWORK.get(task.network, ""), PRINTED_SET.get(task.dataset, "")
-    return published_arms(network, dataset)
+    """Return table 1's percentages and standard deviations of a task, by arm."""
+    table = recipe.published("table_1_vision.csv")
+    of_network = table["network"] == PRINTED_NETWORK.get(task.network, "")
+    found = table[of_network & (table["dataset"] == PRINTED_SET.get(task.dataset, ""))]
+    if found.empty:
+        return {}
+    row = found.iloc[0]
+    columns = {"dense": "dense", "omp-paper": "OMP", "beta-Lasso": "beta_lasso", "IUNet": "IUNET"}
+    return {arm: (float(row[c]), float(row[f"{c}_std"])) for arm, c in columns.items()}
 
 
 def each_task(frame: pd.DataFrame, *networks: str) -> list[Task]:
     """Return the tasks that a frame has rows of, of these networks; all without any."""
     return [t for t in vision.tasks_of(frame) if not networks or t.network in networks]
-
-
-def finite(values: Sequence[float]) -> bool:
-    """Return whether there are values and all are numbers."""
-    return bool(len(values)) and all(map(math.isfinite, values))
-
-
-__all__ = ["Block", "Claim", "claims_table", "each_task", "of_arm", "printed", "rows_table"]
