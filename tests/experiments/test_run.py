@@ -342,6 +342,19 @@ def begun(store):
     ]
 
 
+def caught(process, store):
+    """Stop the process if it is at a cell, and return that cell's key."""
+    if not begun(store):
+        return []
+    process.send_signal(signal.SIGSTOP)
+    until(
+        lambda: Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+    )
+    if not (names := begun(store)):  # it finished the cell before the signal came
+        process.send_signal(signal.SIGCONT)
+    return names
+
+
 RUNS = """
 import json, os, sys
 from secateurs.experiments.run import run
@@ -487,8 +500,7 @@ def test_two_runs_on_one_store_share_the_work(store, undisturbed):
 def test_the_cells_of_a_run_that_dies_are_taken_over(store, one_split):
     cells, expected = one_split
     with another_run(store, cells) as process:
-        (taken,) = until(lambda: begun(store))
-        process.send_signal(signal.SIGSTOP)  # alive, and it will never finish
+        (taken,) = until(lambda: caught(process, store))  # alive, and it will never finish
         killer = threading.Timer(3, process.kill)
         killer.start()
         summary = run(cells, store)
