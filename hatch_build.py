@@ -42,7 +42,9 @@ class KernelsHook(BuildHookInterface[Any]):
         except Exception as error:
             if required:
                 raise
-            reason = " ".join(str(error).split())[:300]
+            # of what a compiler says, the first complaint
+            lines = str(error).splitlines() or [repr(error)]
+            reason = next((line for line in lines if "error:" in line), lines[0])[:300]
             self.app.display_warning(
                 f"secateurs: no compiled kernels, the runtime falls back on Python: {reason}"
             )
