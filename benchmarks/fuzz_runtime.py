@@ -1,0 +1,243 @@
+"""Damaged and hostile files against the runtime's loader and its kernels, under sanitisers.
+
+The kernels are compiled with AddressSanitizer and UndefinedBehaviorSanitizer into a copy of the
+package, for each instruction set that this processor has. A worker process with the sanitisers
+preloaded mutates small files (tests/reference/mutations.py), most of them with right checksums,
+loads each without asking for the checksum of its data, and lets what was not refused predict
+batches of several sizes. The first report or crash ends the run; the file that did it is kept.
+
+    python benchmarks/fuzz_runtime.py [--files 100000] [--seed 0] [--isa avx512 ...]
+
+Needs GCC and Linux. AddressSanitizer does not see into masked vector loads and stores.
+"""
+
+import argparse
+import itertools
+import json
+import math
+import os
+import resource
+import runpy
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tests"))
+
+# After the usual flags, so that these count. Conversions of NaN to integers are not in `undefined`.
+FLAGS = (
+    *("-O1", "-g", "-fno-omit-frame-pointer", "-D_GLIBCXX_ASSERTIONS"),
+    "-fsanitize=address,undefined,float-cast-overflow,float-divide-by-zero",
+    "-fno-sanitize-recover=all",
+)
+BUILDING = ROOT / "src" / "secateurs" / "runtime" / "building.py"
+BATCHES = (0, 1, 3, 16, 37)
+# More numbers than this in one sample's values are refused by nobody and run too long here.
+MOST_NUMBERS = 2**18
+
+
+def sanitised(folder):
+    """Copy the package into a folder, with sanitised kernels; return what to put on PYTHONPATH."""
+    building = runpy.run_path(str(BUILDING))
+    ignored = shutil.ignore_patterns("__pycache__", "*.so", "tmp*")
+    shutil.copytree(ROOT / "src" / "secateurs", folder / "secateurs", ignore=ignored)
+    library = folder / "secateurs" / "runtime" / "_kernels.so"
+    building["compile_kernels"](library, extra_flags=FLAGS)
+    return folder
+
+
+def preloaded(folder, *, isa=""):
+    """Return the environment in which Python can load sanitised kernels."""
+    libraries = [
+        subprocess.run(
+            ["gcc", f"-print-file-name={name}"], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        for name in ("libasan.so", "libubsan.so")
+    ]
+    return (
+        os.environ
+        | {
+            "LD_PRELOAD": ":".join(libraries),
+            # Python and its libraries leak at exit, on purpose.
+            "ASAN_OPTIONS": "detect_leaks=0:abort_on_error=1:allocator_may_return_null=1"
+            ":detect_stack_use_after_return=1:quarantine_size_mb=64",
+            "UBSAN_OPTIONS": "print_stacktrace=1:abort_on_error=1",
+            "PYTHONPATH": str(folder),
+            "PYTHONMALLOC": "malloc",
+            "OMP_NUM_THREADS": "1",
+        }
+        | ({"SECATEURS_ISA": isa} if isa else {})
+    )
+
+
+def masked(rng, *shape, density):
+    """Return weights of which a share is kept."""
+    weight = rng.standard_normal(shape, dtype=np.float32)
+    weight[rng.random(shape) >= density] = 0
+    return weight
+
+
+def chain(rng, widths, density):
+    """Return linear layers one after another."""
+    from secateurs.runtime.program import Op, Program
+
+    ops = [
+        Op(
+            kind="linear",
+            inputs=(i,),
+            shape=(n_out,),
+            weight=masked(rng, n_out, n_in, density=density),
+            bias=rng.standard_normal(n_out, dtype=np.float32),
+            activation=("relu", "gelu", "tanh", "sigmoid")[i % 4],
+        )
+        for i, (n_in, n_out) in enumerate(itertools.pairwise(widths))
+    ]
+    return Program(input_shape=(widths[0],), ops=tuple(ops))
+
+
+def pictures(rng, density):
+    """Return a small residual network with an operation of every kind."""
+    from secateurs.runtime.program import Op, Program
+
+    def conv(source, n_in, n_out, side, **more):
+        more = {"kernel": (3, 3), "padding": (1, 1)} | more
+        weight = masked(rng, n_out, n_in, *more["kernel"], density=density)
+        return Op(kind="conv2d", inputs=(source,), shape=(n_out, side, side), weight=weight, **more)
+
+    pool = {"kernel": (3, 3), "stride": (2, 2), "padding": (1, 1), "shape": (17, 4, 4)}
+    ops = (
+        conv(0, 3, 16, 7, activation="relu"),
+        conv(1, 16, 17, 7, kernel=(1, 1), padding=(0, 0)),
+        conv(1, 16, 17, 7, kernel=(5, 5), padding=(2, 2), activation="gelu_tanh"),
+        Op(kind="scale", inputs=(2,), shape=(17, 7, 7), weight=np.full(17, 0.5, np.float32)),
+        Op(kind="add", inputs=(3, 4), shape=(17, 7, 7), activation="relu"),
+        Op(kind="max_pool", inputs=(5,), **pool),
+        Op(kind="avg_pool", inputs=(5,), include_padding=False, **pool),
+        Op(kind="concat", inputs=(6, 7), shape=(34, 4, 4)),
+        conv(8, 34, 18, 2, stride=(2, 2)),
+        conv(9, 18, 18, 1, padding=(0, 0), kernel=(2, 2), activation="tanh"),
+        Op(kind="flatten", inputs=(10,), shape=(18,)),
+        Op(kind="activation", inputs=(11,), shape=(18,), activation="sigmoid"),
+        Op(kind="mean", inputs=(11, 12), shape=(18,)),
+        Op(
+            kind="linear",
+            inputs=(13,),
+            shape=(5,),
+            weight=masked(rng, 5, 18, density=0.5),
+            activation="softmax",
+        ),
+    )
+    return Program(input_shape=(3, 7, 7), ops=ops)
+
+
+def originals(rng):
+    """Return small files of every kind of operation, form of weights and precision."""
+    from secateurs.runtime.storage import Stored, dump
+
+    programs = [
+        chain(rng, (20, 70, 33, 3), 0.1),
+        chain(rng, (9, 40, 2), 0.6),
+        chain(rng, (300, 17, 1), 0.02),
+        chain(rng, (5, 5), 0),
+        pictures(rng, 0.2),
+        pictures(rng, 1),
+    ]
+    return [
+        dump(Stored(program=program, precision=precision))
+        for program in programs
+        for precision in ("fp32", "bf16", "int8")
+    ]
+
+
+def work(folder, n_files, seed):
+    """Mutate, load and run files; print counts as JSON. This runs in a worker."""
+    from reference.mutations import mutations
+    from secateurs import runtime
+    from secateurs.errors import InputError
+    from secateurs.runtime import native, storage
+
+    # A file of a few KB that asks for gigabytes would end in this limit.
+    limit = 8 << 30
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+    rng = np.random.default_rng(seed)
+    sources = [mutations(blob, rng) for blob in originals(rng)]
+    path = folder / "current.secateurs"
+    counts = Counter()
+    for i in range(n_files):
+        path.write_bytes(next(sources[i % len(sources)]))
+        try:
+            program = storage.read(path, verify=False).program
+            if sum(math.prod(op.shape) for op in program.ops) > MOST_NUMBERS:
+                counts["too large to run here"] += 1
+                continue
+            engine = runtime.load(path, verify=False)
+        except InputError:
+            counts["refused"] += 1
+            continue
+        for n in BATCHES:
+            x = rng.standard_normal((n, *program.input_shape), dtype=np.float32)
+            y = engine(x)
+            assert y.shape == (n, *program.output_shape), (i, y.shape)
+        counts["run"] += 1
+    print(json.dumps({"isa": native.isa(), **counts}))
+
+
+def fuzz(folder, n_files, *, isa, seed):
+    """Run a worker over files; return its counts.
+
+    Raises:
+        RuntimeError: it ended with a report or a crash; says of which file.
+    """
+    call = [sys.executable, str(Path(__file__).resolve()), "--worker", str(folder)]
+    done = subprocess.run(
+        [*call, "--files", str(n_files), "--seed", str(seed)],
+        env=preloaded(folder, isa=isa),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        kept = ROOT / "runs" / f"crash-{isa}-{seed}.secateurs"
+        kept.parent.mkdir(exist_ok=True)
+        if (folder / "current.secateurs").is_file():
+            shutil.copy(folder / "current.secateurs", kept)
+        raise RuntimeError(
+            f"{isa}, seed {seed}: exit {done.returncode} at {kept}\n{done.stderr[-6000:]}"
+        )
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--files", type=int, default=100_000, help="in all")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--isa", nargs="+", default=list(runpy.run_path(str(BUILDING))["VARIANTS"]))
+    parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    if options.worker:
+        return work(options.worker, options.files, options.seed)
+    with tempfile.TemporaryDirectory() as folder:
+        began = time.perf_counter()
+        tree = sanitised(Path(folder, "tree"))
+        print(f"compiled in {time.perf_counter() - began:.0f} s; seed {options.seed}")
+        for isa in options.isa:
+            began = time.perf_counter()
+            each = -(-options.files // len(options.isa))
+            counts = fuzz(tree, each, isa=isa, seed=options.seed)
+            if counts.pop("isa") != isa:
+                print(f"{isa}: this processor lacks it")
+                continue
+            said = ", ".join(f"{n} {what}" for what, n in sorted(counts.items()))
+            print(f"{isa}: {each} files in {time.perf_counter() - began:.0f} s, no report: {said}")
+    return None
+
+
+if __name__ == "__main__":
+    main()
