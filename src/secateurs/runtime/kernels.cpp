@@ -1,0 +1,490 @@
+// Kernels of the sparse runtime: linear layers here, whole networks in what is included at the end.
+//
+// Compiled once per instruction set (building.py) with SECATEURS_VARIANT_AVX512, _AVX2 or _PORTABLE.
+// A tile of n samples is feature-major: value i of sample s stands at x[i * n + s]. n is 1 or a
+// multiple of 16. A weight that is not stored takes no part, so that 0 * inf never arises.
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+#if defined(SECATEURS_VARIANT_AVX512)
+#include <immintrin.h>
+#define VARIANT(name) name##_avx512
+constexpr int kLanes = 16;
+#elif defined(SECATEURS_VARIANT_AVX2)
+#include <immintrin.h>
+#define VARIANT(name) name##_avx2
+constexpr int kLanes = 8;
+#else
+#define VARIANT(name) name##_portable
+constexpr int kLanes = 4;
+#endif
+
+#if defined(__GNUC__) && !defined(__clang__)
+// GCC 12 takes the undefined operand inside its own AVX-512 intrinsics for a mistake.
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
+
+#define EXPORT extern "C" __attribute__((visibility("default")))
+#define INLINE inline __attribute__((always_inline))
+
+constexpr int32_t kAbiVersion = 1;
+
+enum Kind : int32_t { kDense = 0, kRows = 1, kDense1 = 2, kSell = 3 };
+enum Precision : int32_t { kFp32 = 0, kBf16 = 1, kInt8 = 2 };
+enum Activation : int32_t { kNone = 0, kRelu = 1 };
+
+// One packed linear layer; pack.py says what stands in the arrays of each kind.
+struct Layer {
+  int32_t kind;
+  int32_t precision;
+  int32_t activation;
+  int32_t index_bytes;  // of indices: 2 or 4
+  int64_t n_rows;
+  int64_t n_cols;
+  int64_t n_blocks;  // blocks of columns (rows), slabs of 64 rows (sell)
+  const void* values;
+  const void* indices;
+  const int32_t* starts;
+  const int32_t* counts;
+  const int32_t* order;
+  const float* bias;
+  const float* scales;
+};
+
+// Everything has internal linkage: the same source is in the library once per instruction set, and
+// a function shared by name would run where its instructions do not exist.
+namespace {
+
+typedef float vf __attribute__((vector_size(kLanes * 4)));
+typedef float vf_unaligned __attribute__((vector_size(kLanes * 4), aligned(4), may_alias));
+
+INLINE vf load(const float* p) { return *reinterpret_cast<const vf_unaligned*>(p); }
+INLINE void store(float* p, vf v) { *reinterpret_cast<vf_unaligned*>(p) = v; }
+INLINE vf broadcast(float v) { return v - vf{}; }
+// NaN stays NaN.
+INLINE vf relu(vf v) { return v < 0.0f ? vf{} : v; }
+INLINE float relu(float v) { return v < 0.0f ? 0.0f : v; }
+
+INLINE float as_float(float v) { return v; }
+INLINE float as_float(uint16_t v) {
+  uint32_t bits = static_cast<uint32_t>(v) << 16;
+  float f;
+  std::memcpy(&f, &bits, 4);
+  return f;
+}
+INLINE float as_float(int8_t v) { return v; }
+
+// Values as floats: fp32 as they stand, others converted into `buffer`.
+constexpr int kChunk = 512;
+INLINE const float* expand(const float* v, int, float, float*) { return v; }
+template <typename V>
+INLINE const float* expand(const V* v, int count, float scale, float* buffer) {
+  for (int i = 0; i < count; i++) buffer[i] = as_float(v[i]) * scale;
+  return buffer;
+}
+
+// ---------------------------------------------------------------------------------------- rows
+// One output row after another, sums in registers. Entries (block, row) of a block are sorted by
+// their number of weights, which the branch predictor then knows.
+
+template <int NV, int N, typename I>
+INLINE void add_products(vf* sum, const float* v, const I* index, int count, const float* x,
+                         int64_t stride) {
+  constexpr int kSets = NV >= 8 ? 1 : NV >= 4 ? 2 : 4;
+  const int64_t step = N ? N : stride;
+  vf more[kSets][NV] = {};
+  int k = 0;
+  for (; k + 4 <= count; k += 4) {
+#pragma GCC unroll 4
+    for (int u = 0; u < 4; u++) {
+      const float* from = x + static_cast<int64_t>(index[k + u]) * step;
+      const vf w = broadcast(v[k + u]);
+      vf* to = u % kSets == 0 ? sum : more[u % kSets];
+#pragma GCC unroll 8
+      for (int j = 0; j < NV; j++) to[j] += w * load(from + j * kLanes);
+    }
+  }
+  for (; k < count; k++) {
+    const float* from = x + static_cast<int64_t>(index[k]) * step;
+    const vf w = broadcast(v[k]);
+#pragma GCC unroll 8
+    for (int j = 0; j < NV; j++) sum[j] += w * load(from + j * kLanes);
+  }
+#pragma GCC unroll 4
+  for (int u = 1; u < kSets; u++)
+#pragma GCC unroll 8
+    for (int j = 0; j < NV; j++) sum[j] += more[u][j];
+}
+
+// NV vectors of samples at x and y; N: samples in the tile where known, else 0.
+template <int NV, int N, typename I, typename V>
+void rows(const Layer& layer, const float* x, float* y, int64_t n) {
+  const V* v = static_cast<const V*>(layer.values);
+  const I* index = static_cast<const I*>(layer.indices);
+  float buffer[kChunk];
+  for (int64_t b = 0; b < layer.n_blocks; b++) {
+    const bool first = b == 0, last = b + 1 == layer.n_blocks;
+    for (int32_t e = layer.starts[b]; e < layer.starts[b + 1]; e++) {
+      const int32_t row = layer.order[e];
+      const float scale = sizeof(V) == 1 ? layer.scales[row] : 1.0f;
+      float* out = y + row * (N ? N : n);
+      vf sum[NV];
+#pragma GCC unroll 8
+      for (int j = 0; j < NV; j++)
+        sum[j] = first ? broadcast(layer.bias[row]) : load(out + j * kLanes);
+      int32_t count = layer.counts[e];
+      if (sizeof(V) == 4) {
+        add_products<NV, N>(sum, expand(v, count, scale, buffer), index, count, x, n);
+        v += count;
+        index += count;
+      } else {
+        while (count > 0) {
+          const int32_t part = count < kChunk ? count : kChunk;
+          add_products<NV, N>(sum, expand(v, part, scale, buffer), index, part, x, n);
+          v += part;
+          index += part;
+          count -= part;
+        }
+      }
+      if (last && layer.activation == kRelu)
+#pragma GCC unroll 8
+        for (int j = 0; j < NV; j++) sum[j] = relu(sum[j]);
+#pragma GCC unroll 8
+      for (int j = 0; j < NV; j++) store(out + j * kLanes, sum[j]);
+    }
+  }
+}
+
+template <typename I, typename V>
+void rows_one(const Layer& layer, const float* x, float* y) {
+  const V* v = static_cast<const V*>(layer.values);
+  const I* index = static_cast<const I*>(layer.indices);
+  for (int64_t b = 0; b < layer.n_blocks; b++) {
+    const bool first = b == 0, last = b + 1 == layer.n_blocks;
+    for (int32_t e = layer.starts[b]; e < layer.starts[b + 1]; e++) {
+      const int32_t row = layer.order[e];
+      const int32_t count = layer.counts[e];
+      float sums[4] = {};
+      int32_t k = 0;
+      for (; k + 4 <= count; k += 4)
+        for (int u = 0; u < 4; u++) sums[u] += as_float(v[k + u]) * x[index[k + u]];
+      for (; k < count; k++) sums[0] += as_float(v[k]) * x[index[k]];
+      float sum = (sums[0] + sums[1]) + (sums[2] + sums[3]);
+      if (sizeof(V) == 1) sum *= layer.scales[row];
+      sum += first ? layer.bias[row] : y[row];
+      y[row] = last && layer.activation == kRelu ? relu(sum) : sum;
+      v += count;
+      index += count;
+    }
+  }
+}
+
+template <typename I, typename V>
+void rows_any(const Layer& layer, const float* x, float* y, int64_t n) {
+  if (n == 1) return rows_one<I, V>(layer, x, y);
+  if (n == 16) return rows<16 / kLanes, 16, I, V>(layer, x, y, n);
+  constexpr int k32 = 32 / kLanes, k64 = 64 / kLanes;
+  if (n == 32) return rows<k32, 32, I, V>(layer, x, y, n);
+#if !defined(SECATEURS_VARIANT_PORTABLE)
+  if (n == 64) return rows<k64, 64, I, V>(layer, x, y, n);
+  constexpr int kMost = 64;
+#else
+  constexpr int kMost = 32;
+#endif
+  int64_t s = 0;
+  for (; s + kMost <= n; s += kMost)
+    rows<kMost == 64 && k64 <= 8 ? k64 : k32, 0, I, V>(layer, x + s, y + s, n);
+  for (; s < n; s += 16) rows<16 / kLanes, 0, I, V>(layer, x + s, y + s, n);
+}
+
+// --------------------------------------------------------------------------------------- dense
+// Panels of 12 rows, [panel][column][12]; a register block is kSub of these rows by kWide vectors.
+
+constexpr int kPanel = 12;
+#if defined(SECATEURS_VARIANT_AVX512)
+constexpr int kSub = 12, kWide = 2;
+#elif defined(SECATEURS_VARIANT_AVX2)
+constexpr int kSub = 6, kWide = 2;
+#else
+constexpr int kSub = 4, kWide = 2;
+#endif
+
+template <int NV, typename V>
+INLINE void dense_block(const Layer& layer, const V* panel, const float* x, float* y, int64_t n,
+                        int64_t row, int sub) {
+  constexpr int kDepth = sizeof(V) == 4 ? 1 << 30 : kChunk / kPanel;
+  float buffer[kChunk];
+  vf sum[kSub][NV];
+#pragma GCC unroll 12
+  for (int r = 0; r < kSub; r++)
+#pragma GCC unroll 2
+    for (int j = 0; j < NV; j++) sum[r][j] = vf{};
+  for (int64_t from = 0; from < layer.n_cols; from += kDepth) {
+    const int64_t left = layer.n_cols - from;
+    const int64_t depth = left < kDepth ? left : kDepth;
+    const float* w = expand(panel + from * kPanel, depth * kPanel, 1.0f, buffer) + sub;
+    const float* in = x + from * n;
+    for (int64_t k = 0; k < depth; k++) {
+      vf a[NV];
+#pragma GCC unroll 2
+      for (int j = 0; j < NV; j++) a[j] = load(in + j * kLanes);
+#pragma GCC unroll 12
+      for (int r = 0; r < kSub; r++)
+#pragma GCC unroll 2
+        for (int j = 0; j < NV; j++) sum[r][j] += broadcast(w[r]) * a[j];
+      w += kPanel;
+      in += n;
+    }
+  }
+  const bool clip = layer.activation == kRelu;
+#pragma GCC unroll 12
+  for (int r = 0; r < kSub; r++) {
+    if (row + r >= layer.n_rows) break;
+    const vf bias = broadcast(layer.bias[row + r]);
+    const vf scale = broadcast(sizeof(V) == 1 ? layer.scales[row + r] : 1.0f);
+#pragma GCC unroll 2
+    for (int j = 0; j < NV; j++) {
+      vf v = sizeof(V) == 1 ? sum[r][j] * scale + bias : sum[r][j] + bias;
+      if (clip) v = relu(v);
+      store(y + (row + r) * n + j * kLanes, v);
+    }
+  }
+}
+
+template <typename V>
+void dense(const Layer& layer, const float* x, float* y, int64_t n) {
+  const V* panel = static_cast<const V*>(layer.values);
+  for (int64_t row = 0; row < layer.n_rows; row += kPanel, panel += layer.n_cols * kPanel)
+    for (int sub = 0; sub < kPanel && row + sub < layer.n_rows; sub += kSub) {
+      int64_t s = 0;
+      for (; s + kWide * kLanes <= n; s += kWide * kLanes)
+        dense_block<kWide>(layer, panel, x + s, y + s, n, row + sub, sub);
+      for (; s < n; s += kLanes)
+        dense_block<1>(layer, panel, x + s, y + s, n, row + sub, sub);
+    }
+}
+
+// Slabs of 64 rows, [slab][column][64].
+constexpr int kSlab = 64;
+
+#if defined(SECATEURS_VARIANT_AVX512)
+INLINE vf load_values(const float* p) { return load(p); }
+INLINE vf load_values(const uint16_t* p) {
+  const __m256i half = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+  return (vf)_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16);
+}
+INLINE vf load_values(const int8_t* p) {
+  const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  return (vf)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes));
+}
+#elif defined(SECATEURS_VARIANT_AVX2)
+INLINE vf load_values(const float* p) { return load(p); }
+INLINE vf load_values(const uint16_t* p) {
+  const __m128i half = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  return (vf)_mm256_slli_epi32(_mm256_cvtepu16_epi32(half), 16);
+}
+INLINE vf load_values(const int8_t* p) {
+  const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p));
+  return (vf)_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes));
+}
+#else
+INLINE vf load_values(const float* p) { return load(p); }
+template <typename V>
+INLINE vf load_values(const V* p) {
+  return vf{as_float(p[0]), as_float(p[1]), as_float(p[2]), as_float(p[3])};
+}
+#endif
+
+template <typename V>
+void dense_one(const Layer& layer, const float* x, float* y) {
+  const V* v = static_cast<const V*>(layer.values);
+  constexpr int kVectors = kSlab / kLanes > 8 ? 8 : kSlab / kLanes;
+  constexpr int kRowsAtOnce = kVectors * kLanes;
+  for (int64_t slab = 0; slab < layer.n_rows; slab += kSlab, v += layer.n_cols * kSlab)
+    for (int part = 0; part < kSlab && slab + part < layer.n_rows; part += kRowsAtOnce) {
+      vf sum[kVectors] = {}, more[kVectors] = {};
+      const V* w = v + part;
+      int64_t k = 0;
+      if (kVectors <= 4)
+        for (; k + 2 <= layer.n_cols; k += 2, w += 2 * kSlab) {
+          const vf a = broadcast(x[k]), b = broadcast(x[k + 1]);
+#pragma GCC unroll 8
+          for (int j = 0; j < kVectors; j++) {
+            sum[j] += a * load_values(w + j * kLanes);
+            more[j] += b * load_values(w + kSlab + j * kLanes);
+          }
+        }
+      for (; k < layer.n_cols; k++, w += kSlab) {
+        const vf a = broadcast(x[k]);
+#pragma GCC unroll 8
+        for (int j = 0; j < kVectors; j++) sum[j] += a * load_values(w + j * kLanes);
+      }
+      float out[kRowsAtOnce];
+#pragma GCC unroll 8
+      for (int j = 0; j < kVectors; j++) store(out + j * kLanes, sum[j] + more[j]);
+      for (int r = 0; r < kRowsAtOnce && slab + part + r < layer.n_rows; r++) {
+        const int64_t row = slab + part + r;
+        const float sum1 = (sizeof(V) == 1 ? out[r] * layer.scales[row] : out[r]) + layer.bias[row];
+        y[row] = layer.activation == kRelu ? relu(sum1) : sum1;
+      }
+    }
+}
+
+// ---------------------------------------------------------------------------------------- sell
+
+#if defined(SECATEURS_VARIANT_AVX512)
+// Batch of one: slabs of 64 rows by blocks of 32 columns, no gathers. The 32 inputs of a block
+// stand in two registers and are looked up there (vpermi2ps). In each block the 64 rows are sorted
+// by their number of weights into four groups of 16 lanes, so that a group wastes few slots; the
+// four partial sums are then permuted back into the order of the slab.
+
+template <typename V>
+INLINE __m512 slot_values(const uint8_t* p) {
+  return (__m512)load_values(reinterpret_cast<const V*>(p));
+}
+
+template <typename V>
+INLINE __m512 group(const uint8_t*& p, int32_t count, __m512 lo, __m512 hi) {
+  constexpr int kBytes = 16 * sizeof(V);
+  __m512 sum = _mm512_setzero_ps();
+  while (count > 0) {
+    __m512i at = _mm512_loadu_si512(p);
+    p += 64;
+    const int32_t part = count < 6 ? count : 6;
+    for (int32_t u = 0; u < part; u++) {
+      sum = _mm512_fmadd_ps(slot_values<V>(p), _mm512_permutex2var_ps(lo, at, hi), sum);
+      at = _mm512_srli_epi32(at, 5);
+      p += kBytes;
+    }
+    count -= part;
+  }
+  return sum;
+}
+
+INLINE __m512 back(const uint8_t* places, __m512 s0, __m512 s1, __m512 s2, __m512 s3) {
+  const __m512i at = _mm512_cvtepu8_epi32(
+      _mm_loadu_si128(reinterpret_cast<const __m128i*>(places)));
+  const __m512 low = _mm512_permutex2var_ps(s0, at, s1);
+  const __m512 high = _mm512_permutex2var_ps(s2, at, s3);
+  return _mm512_mask_blend_ps(_mm512_test_epi32_mask(at, _mm512_set1_epi32(32)), low, high);
+}
+
+template <typename V>
+void sell(const Layer& layer, const float* x, float* y) {
+  const uint8_t* p = static_cast<const uint8_t*>(layer.values);
+  const int32_t* block = static_cast<const int32_t*>(layer.indices);
+  const int32_t* run = layer.counts;
+  for (int64_t slab = 0; slab < layer.n_blocks; slab++) {
+    __m512 sum[4] = {};
+    for (int32_t r = layer.starts[slab]; r < layer.starts[slab + 1]; r++, run += 5) {
+      const int32_t c0 = run[1], c1 = run[2], c2 = run[3], c3 = run[4];
+      for (int32_t i = 0; i < run[0]; i++) {
+        const int64_t column = *block++;
+        const int64_t left = layer.n_cols - column;
+        __m512 lo, hi;
+        if (left >= 32) {
+          lo = _mm512_loadu_ps(x + column);
+          hi = _mm512_loadu_ps(x + column + 16);
+        } else {
+          const uint32_t mask = (1u << left) - 1;
+          lo = _mm512_maskz_loadu_ps(mask & 0xffff, x + column);
+          hi = _mm512_maskz_loadu_ps(mask >> 16, x + column + 16);
+        }
+        const uint8_t* places = p;
+        p += 64;
+        const __m512 s0 = group<V>(p, c0, lo, hi);
+        const __m512 s1 = group<V>(p, c1, lo, hi);
+        const __m512 s2 = group<V>(p, c2, lo, hi);
+        const __m512 s3 = group<V>(p, c3, lo, hi);
+#pragma GCC unroll 4
+        for (int g = 0; g < 4; g++) sum[g] += back(places + 16 * g, s0, s1, s2, s3);
+      }
+    }
+    const int64_t base = slab * 64;
+    float out[64];
+#pragma GCC unroll 4
+    for (int g = 0; g < 4; g++) {
+      const __m512 bias = _mm512_loadu_ps(layer.bias + base + 16 * g);
+      if (sizeof(V) == 1) sum[g] = sum[g] * _mm512_loadu_ps(layer.scales + base + 16 * g) + bias;
+      else sum[g] = sum[g] + bias;
+      if (layer.activation == kRelu) sum[g] = (__m512)relu((vf)sum[g]);
+      _mm512_storeu_ps(out + 16 * g, sum[g]);
+    }
+    const int64_t left = layer.n_rows - base;
+    const int32_t* order = layer.order + base;
+    for (int i = 0; i < 64 && i < left; i++) y[order[i]] = out[i];
+  }
+}
+#endif
+
+// y [n_rows][n] = activation(W x + bias), x [n_cols][n]. `scratch` is not used so far.
+// 0, or -1 if this instruction set has no such kernel.
+int linear(const Layer& layer, const float* x, float* y, int64_t n, float* scratch) {
+  (void)scratch;
+  const bool wide = layer.index_bytes == 4;
+  switch (layer.kind) {
+    case kRows:
+      switch (layer.precision) {
+        case kFp32:
+          wide ? rows_any<uint32_t, float>(layer, x, y, n)
+               : rows_any<uint16_t, float>(layer, x, y, n);
+          return 0;
+        case kBf16:
+          wide ? rows_any<uint32_t, uint16_t>(layer, x, y, n)
+               : rows_any<uint16_t, uint16_t>(layer, x, y, n);
+          return 0;
+        case kInt8:
+          wide ? rows_any<uint32_t, int8_t>(layer, x, y, n)
+               : rows_any<uint16_t, int8_t>(layer, x, y, n);
+          return 0;
+      }
+      return -1;
+    case kDense:
+      if (n == 1) return -1;
+      if (layer.precision == kFp32) return dense<float>(layer, x, y, n), 0;
+      if (layer.precision == kBf16) return dense<uint16_t>(layer, x, y, n), 0;
+      return dense<int8_t>(layer, x, y, n), 0;
+    case kDense1:
+      if (n != 1) return -1;
+      if (layer.precision == kFp32) return dense_one<float>(layer, x, y), 0;
+      if (layer.precision == kBf16) return dense_one<uint16_t>(layer, x, y), 0;
+      return dense_one<int8_t>(layer, x, y), 0;
+#if defined(SECATEURS_VARIANT_AVX512)
+    case kSell:
+      if (n != 1) return -1;
+      if (layer.precision == kFp32) return sell<float>(layer, x, y), 0;
+      if (layer.precision == kBf16) return sell<uint16_t>(layer, x, y), 0;
+      return sell<int8_t>(layer, x, y), 0;
+#endif
+  }
+  return -1;
+}
+
+}  // namespace
+
+EXPORT int32_t VARIANT(secateurs_linear)(const Layer* layer, const float* x, float* y, int64_t n,
+                                         float* scratch) {
+  return linear(*layer, x, y, n, scratch);
+}
+
+#if defined(SECATEURS_VARIANT_PORTABLE)
+EXPORT int32_t secateurs_abi_version() { return kAbiVersion; }
+
+// 2: AVX-512, 1: AVX2, 0: neither; by what the processor and the operating system both support.
+EXPORT int32_t secateurs_best_variant() {
+#if defined(__x86_64__) || defined(__i386__)
+  __builtin_cpu_init();
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq"))
+    return 2;
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return 1;
+#endif
+  return 0;
+}
+#endif
+
+#if __has_include("images.inc") && !defined(SECATEURS_LINEAR_ONLY)
+#include "images.inc"
+#endif
