@@ -1,0 +1,90 @@
+"""The kernels under AddressSanitizer and UndefinedBehaviorSanitizer: their tests, hostile files."""
+
+import importlib.util
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "benchmarks" / "fuzz_runtime.py"
+TESTS = ("test_kernels.py", "test_plan.py")
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        sys.platform != "linux" or shutil.which("g++") is None or not SCRIPT.is_file(),
+        reason="needs GCC on Linux and the benchmarks of a checkout",
+    ),
+]
+
+
+def load(path):
+    spec = importlib.util.spec_from_file_location("fuzz_runtime", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def harness():
+    return load(SCRIPT)
+
+
+@pytest.fixture(scope="module")
+def tree(harness, tmp_path_factory):
+    """A copy of the package with sanitised kernels."""
+    try:
+        return harness.sanitised(tmp_path_factory.mktemp("sanitised") / "tree")
+    except RuntimeError as error:
+        if "cannot find -lasan" in str(error) or "libasan" in str(error):
+            pytest.skip("needs GCC's libasan")
+        raise
+
+
+@pytest.fixture(params=["avx512", "avx2", "portable"])
+def isa(request, harness, tree):
+    """An instruction set that this processor has."""
+    if request.param not in harness.instruction_sets(tree):
+        pytest.skip(f"this processor has no {request.param}")
+    return request.param
+
+
+def python(harness, tree, isa, *arguments):
+    """Run Python on the copy; return what it printed."""
+    done = subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        env=harness.preloaded(tree, isa=isa),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
+    return done.stdout
+
+
+def test_sanitisers_are_awake(harness, tree):
+    """Or else the tests below could not fail."""
+    call = "import ctypes; ctypes.string_at((ctypes.c_char * 8)(), 9)"
+    with pytest.raises(AssertionError, match="heap-buffer-overflow"):
+        python(harness, tree, "", "-c", call)
+
+
+def test_the_kernels_tests_pass_without_a_report(harness, tree, isa):
+    files = [f"tests/runtime/{name}" for name in TESTS]
+    said = python(
+        harness, tree, isa, *("-m", "pytest", "-q", "-p", "no:cacheprovider", "-rs"), *files
+    )
+    assert " passed" in said
+    assert not any(word in said for word in ("compiler", "library", "kernels were not"))
+
+
+def test_hostile_files_run_in_bounds_or_not_at_all(harness, tree, isa):
+    counts = harness.fuzz(tree, 10_000 // 3, isa=isa, seed=7)
+    assert counts.pop("isa") == isa
+    assert sum(counts.values()) == 10_000 // 3
+    assert counts["run"] > 300
+    assert counts["refused"] > 1000
