@@ -469,6 +469,15 @@ EXPORT int32_t VARIANT(secateurs_linear)(const Layer* layer, const float* x, flo
   return linear(*layer, x, y, n, scratch);
 }
 
+// Layers one after another, back and forth between tiles a and b, to be timed without a caller.
+EXPORT int32_t VARIANT(secateurs_chain)(const Layer* const* layers, int32_t n_layers, float* a,
+                                        float* b, int64_t n, int32_t n_times) {
+  for (int32_t t = 0; t < n_times; t++)
+    for (int32_t i = 0; i < n_layers; i++)
+      if (linear(*layers[i], i % 2 ? b : a, i % 2 ? a : b, n, nullptr) != 0) return -1;
+  return 0;
+}
+
 #if defined(SECATEURS_VARIANT_PORTABLE)
 EXPORT int32_t secateurs_abi_version() { return kAbiVersion; }
 
