@@ -6,6 +6,7 @@ Every message is one line: the rule, the value received, the remedy.
 __all__ = [
     "CollapseWarning",
     "DivergedError",
+    "FallbackWarning",
     "InputError",
     "RegimeWarning",
     "SecateursError",
@@ -27,6 +28,10 @@ class DivergedError(InputError):
 
 class CollapseWarning(UserWarning):
     """A fitted classifier predicts a single class."""
+
+
+class FallbackWarning(UserWarning):
+    """The runtime's compiled library is absent: what it runs is correct, and slower."""
 
 
 class RegimeWarning(UserWarning):
