@@ -1,0 +1,109 @@
+"""Networks that the runtime is measured on: their masks, random or trained, and their inputs."""
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from runtime_engines import AbsentError
+from torch import nn
+from torch.fx.experimental.optimization import fuse
+
+from secateurs import masks
+from secateurs.loading import load
+from secateurs.networks.conv import CNN
+from secateurs.networks.dense import MLP
+from secateurs.networks.init import initialise_, prunable
+from secateurs.networks.lenet import lenet_300_100
+from secateurs.networks.resnet import ResNet18
+from secateurs.seeds import stream
+
+COMPRESSIONS = (2, 4, 8, 16, 50)
+TRAINED = {"9x512": "nine", "lenet": "lenet"}
+"""Folder of the trained tickets among those of runtime_models.py."""
+
+
+class _Layer(nn.Module):
+    def __init__(self, n_in: int, n_out: int) -> None:
+        super().__init__()
+        self.encoder = nn.Sequential(nn.Linear(n_in, n_out), nn.ReLU())
+        self.decoder = nn.Identity()
+
+
+NETWORKS = {
+    "9x512": (lambda: MLP(28, 2, widths=(512,) * 9), (28,)),
+    "512": (lambda: _Layer(512, 512), (512,)),
+    "2048": (lambda: _Layer(2048, 2048), (2048,)),
+    "8192x3072": (lambda: _Layer(8192, 3072), (8192,)),
+    "lenet": (lambda: lenet_300_100(784, 10), (784,)),
+    "resnet18-cifar": (lambda: ResNet18(stem="cifar"), (3, 32, 32)),
+    "resnet18-imagenet": (lambda: ResNet18(stem="imagenet"), (3, 32, 32)),
+    "cnn2": (lambda: CNN(2), (3, 32, 32)),
+}
+"""Networks and the shape of one input."""
+
+
+def _drawn(name: str, density: float) -> nn.Module:
+    """Return a network with random weights, statistics and masks, its outputs of order 1."""
+    network = NETWORKS[name][0]()
+    generator = stream(0, "network")
+    initialise_(network, generator=generator)
+    with torch.no_grad():
+        for module in network.modules():
+            if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
+                module.running_mean.normal_(0, 0.1, generator=generator)
+                module.bias.normal_(0, 0.1, generator=generator)
+        names = list(prunable(network, only="encoder.*"))
+        weights = {n: network.get_parameter(n).detach() for n in names}
+        drawn = {n: torch.rand(w.shape, generator=generator) for n, w in weights.items()}
+        mask = masks.keep_top(drawn, density, scope="layer")
+        masks.apply_(network, mask)
+        for weight in weights.values():
+            weight.mul_(density**-0.5)
+    return network
+
+
+def _trained(name: str, density: float, root: Path) -> nn.Module:
+    folder = root / TRAINED[name] / f"ticket-{1 / density:.4g}"
+    if not folder.exists():
+        raise AbsentError(f"no {folder}; run benchmarks/runtime_models.py {TRAINED[name]}")
+    return load(folder).members_[0]
+
+
+def folded(name: str, density: float, masked: str, root: Path) -> nn.Module:
+    """Return a network ready for every engine."""
+    network = _trained(name, density, root) if masked == "trained" else _drawn(name, density)
+    chain = nn.Sequential(network.encoder, network.decoder).eval()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        whole = fuse(chain)
+    return whole.requires_grad_(requires_grad=False).eval()
+
+
+def inputs(name: str, masked: str, network: nn.Module, batch: int) -> np.ndarray:
+    """Return rows; trained networks take as many columns as their table has."""
+    shape = NETWORKS[name][1]
+    if masked == "trained":
+        first = next(m for m in network.modules() if isinstance(m, nn.Linear))
+        shape = (first.in_features,)
+    return np.random.default_rng(1).standard_normal((batch, *shape), dtype=np.float32)
+
+
+def flops(network: nn.Module, x: np.ndarray) -> int:
+    """Return the operations of one row that kept weights ask for: two a weight and place."""
+    found = 0
+
+    def count(module: nn.Module, _: object, out: torch.Tensor) -> None:
+        nonlocal found
+        places = out[0, 0].numel() if out.ndim == 4 else 1
+        found += 2 * int(module.weight.count_nonzero()) * places
+
+    hooks = [
+        m.register_forward_hook(count)
+        for m in network.modules()
+        if isinstance(m, (nn.Linear, nn.Conv2d))
+    ]
+    network(torch.from_numpy(x[:1]))
+    for hook in hooks:
+        hook.remove()
+    return found
