@@ -76,6 +76,26 @@ INLINE float as_float(uint16_t v) {
 }
 INLINE float as_float(int8_t v) { return v; }
 
+// Each of four weights in every lane: one load and four shuffles cost fewer loads, which are what
+// the sparse kernels are short of.
+INLINE void four(const float* v, vf* w) {
+#if defined(SECATEURS_VARIANT_AVX512)
+  const __m512 all = _mm512_broadcast_f32x4(_mm_loadu_ps(v));
+  w[0] = _mm512_permute_ps(all, 0x00);
+  w[1] = _mm512_permute_ps(all, 0x55);
+  w[2] = _mm512_permute_ps(all, 0xaa);
+  w[3] = _mm512_permute_ps(all, 0xff);
+#elif defined(SECATEURS_VARIANT_AVX2)
+  const __m256 all = _mm256_broadcast_ps(reinterpret_cast<const __m128*>(v));
+  w[0] = _mm256_permute_ps(all, 0x00);
+  w[1] = _mm256_permute_ps(all, 0x55);
+  w[2] = _mm256_permute_ps(all, 0xaa);
+  w[3] = _mm256_permute_ps(all, 0xff);
+#else
+  for (int u = 0; u < 4; u++) w[u] = broadcast(v[u]);
+#endif
+}
+
 // Values as floats: fp32 as they stand, others converted into `buffer`.
 constexpr int kChunk = 512;
 INLINE const float* expand(const float* v, int, float, float*) { return v; }
@@ -97,13 +117,14 @@ INLINE void add_products(vf* sum, const float* v, const I* index, int count, con
   vf more[kSets][NV] = {};
   int k = 0;
   for (; k + 4 <= count; k += 4) {
+    vf w[4];
+    four(v + k, w);
 #pragma GCC unroll 4
     for (int u = 0; u < 4; u++) {
       const float* from = x + static_cast<int64_t>(index[k + u]) * step;
-      const vf w = broadcast(v[k + u]);
       vf* to = u % kSets == 0 ? sum : more[u % kSets];
 #pragma GCC unroll 8
-      for (int j = 0; j < NV; j++) to[j] += w * load(from + j * kLanes);
+      for (int j = 0; j < NV; j++) to[j] += w[u] * load(from + j * kLanes);
     }
   }
   for (; k < count; k++) {
@@ -493,6 +514,8 @@ EXPORT int32_t secateurs_best_variant() {
   return 0;
 }
 #endif
+
+#include "peaks.inc"
 
 #if __has_include("images.inc") && !defined(SECATEURS_LINEAR_ONLY)
 #include "images.inc"
