@@ -7,10 +7,11 @@ network's layers, forward and backward, without the view; the peak is that of on
 product in the same run, in fp32 without TF32. "graph" is the same step, recorded and replayed.
 
     python benchmarks/bench_vision.py [--networks mlp_vis:2,cnn:2,resnet18:16] [--device cuda]
-    python benchmarks/bench_vision.py --full --folder run/ [--minutes 9] [--graphed]
+    python benchmarks/bench_vision.py --full --folder run/ [--arm omp] [--minutes 9] [--graphed]
 
-`--full` trains one IUNet(MLP_VIS, alpha 8) on CIFAR-10 (100 + 100 epochs, bf16) and ends after so
-many minutes; the same call goes on from the last checkpoint, until it says what the whole took.
+`--full` trains one IUNet(MLP_VIS, alpha 8) on CIFAR-10 (100 + 100 epochs, bf16), or OMP or the
+dense network at the same rate, and ends after so many minutes; the same call goes on from the last
+checkpoint, until it says what the whole took.
 """
 
 import argparse
@@ -18,6 +19,7 @@ import os
 import platform
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -45,6 +47,11 @@ SIZES = {
     "cuda": "mlp_vis:2,mlp_vis:8,cnn:2,cnn:8,resnet18:64",
 }
 PRECISIONS = ("fp32", "bf16")
+ARMS = {
+    "iunet": {},
+    "omp": {"init_scale": 1.0},
+    "dense": {"init_scale": 1.0, "compression": 1.0},
+}
 
 
 class OutOfTimeError(Exception):
@@ -197,11 +204,9 @@ def full(args: argparse.Namespace, where: torch.device) -> None:
     name, width = args.networks.split(":")
     network = made(name, int(width), normalise=Normalise(mean.tolist(), std.tolist()))
     sgd = SGD(lr=1e-2, schedule="cosine")
-    search = PhaseConfig(
-        epochs=args.epochs, optimizer=sgd, contrastive_weight=1.0, precision="bf16"
-    )
-    finetune = PhaseConfig(epochs=args.epochs, optimizer=sgd, precision="bf16")
-    config = TicketConfig(search=search, finetune=finetune)
+    phase = PhaseConfig(epochs=args.epochs, optimizer=sgd, precision="bf16")
+    search = replace(phase, contrastive_weight=1.0 if args.arm == "iunet" else 0.0)
+    config = TicketConfig(search=search, finetune=phase, **ARMS[args.arm])
 
     def progress(row, n_epochs):
         print(f"{row['phase']} {row['epoch']}/{n_epochs}", end=" ", flush=True)
@@ -230,8 +235,9 @@ def full(args: argparse.Namespace, where: torch.device) -> None:
     x_test, y_test = (torch.from_numpy(t.copy()).to(where) for t in (images.x_test, images.y_test))
     right = float((outputs(ticket.network, x_test).argmax(1) == y_test).float().mean())
     print(
-        f"{name}({width}), density {ticket.density:.4f}: search {spent['search'] / 60:.2f} min, "
-        f"finetune {spent['finetune'] / 60:.2f} min, test accuracy {100 * right:.2f} %"
+        f"{args.arm}, {name}({width}), density {ticket.density:.4f}: "
+        f"search {spent['search'] / 60:.2f} min, finetune {spent['finetune'] / 60:.2f} min, "
+        f"test accuracy {100 * right:.2f} %"
     )
 
 
@@ -246,6 +252,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=9.0)
     parser.add_argument("--epochs", type=int, default=100)
     parser.add_argument("--rows", type=int, default=None, help="training rows; all by default")
+    parser.add_argument("--arm", choices=ARMS, default="iunet")
     parser.add_argument("--graphed", action="store_true")
     args = parser.parse_args()
     where = device.pick(args.device)

@@ -279,7 +279,7 @@ def test_top_like_of_other_weights_is_refused():
 @pytest.mark.parametrize("scope", ["global", "layer", "output", "erk", "halved_last"])
 def test_the_gpu_keeps_what_the_cpu_keeps(scope):
     scores = {n: torch.randint(0, 50, (40, 30), generator=seeded(i)) for i, n in enumerate("ab")}
-    scores |= {"c": torch.rand(10, 40, generator=seeded(2))}
+    scores |= {"c": 50 * torch.rand(10, 40, generator=seeded(2))}
     within = masks.keep_top(scores, 0.8, scope=scope)
     expected = masks.keep_top(scores, 0.3, within=within, scope=scope)
     found = masks.keep_top(
