@@ -6,6 +6,7 @@ the same network in evaluation mode with its BatchNorm folded into weights, and 
 
 import contextlib
 import copy
+import functools
 import io
 import json
 import logging
@@ -205,6 +206,28 @@ def _session(model: bytes | str, n_threads: int) -> Callable:
     return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"]).run
 
 
+def onnx_session(case: Case, *, int8: bool) -> tuple[Callable, int]:
+    """Return ONNX Runtime's call on the network, and the bytes of the model.
+
+    Args:
+        case: what it is made for.
+        int8: weights in int8; activations are quantised as it runs.
+    """
+    onnx = _imported("onnx")
+    model = onnx_bytes(case.network, case.x)
+    if int8:
+        _imported("onnxruntime")
+        from onnxruntime.quantization import QuantType, quantize_dynamic
+
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "int8.onnx"
+            logging.disable(logging.WARNING)
+            quantize_dynamic(onnx.load_from_string(model), path, weight_type=QuantType.QInt8)
+            logging.disable(logging.NOTSET)
+            model = path.read_bytes()
+    return _session(model, case.n_threads), len(model)
+
+
 def _imported(name: str):
     try:
         return __import__(name)
@@ -214,24 +237,13 @@ def _imported(name: str):
 
 def ort(case: Case) -> Callable:
     """Return ONNX Runtime's session."""
-    _imported("onnx")
-    run = _session(onnx_bytes(case.network, case.x), case.n_threads)
+    run, _ = onnx_session(case, int8=False)
     return lambda: run(None, {"x": case.x})[0]
 
 
 def ort_int8(case: Case) -> Callable:
-    """Return ONNX Runtime on int8 weights, activations quantised row by row as it runs."""
-    onnx = _imported("onnx")
-    _imported("onnxruntime")
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-
-    model = onnx.load_from_string(onnx_bytes(case.network, case.x))
-    with tempfile.TemporaryDirectory() as folder:
-        path = f"{folder}/int8.onnx"
-        logging.disable(logging.WARNING)
-        quantize_dynamic(model, path, weight_type=QuantType.QInt8)
-        logging.disable(logging.NOTSET)
-        run = _session(path, case.n_threads)
+    """Return ONNX Runtime's session on int8 weights."""
+    run, _ = onnx_session(case, int8=True)
     return lambda: run(None, {"x": case.x})[0]
 
 
@@ -340,16 +352,10 @@ def _ours(case: Case, precision: str) -> Callable:
         compile_ = runtime.compile
     except (ImportError, AttributeError) as err:
         raise AbsentError(f"secateurs.runtime.compile is not there ({err})") from err
-    engine = compile_(
-        case.network, example=torch.from_numpy(case.x), precision=precision, **_threads(case)
-    )
-    run = lambda: engine(case.x)  # noqa: E731
+    engine = compile_(case.network, example=torch.from_numpy(case.x), precision=precision)
+    run = functools.partial(engine, case.x, n_threads=case.n_threads)
     run.engine = engine
     return run
-
-
-def _threads(case: Case) -> dict:
-    return {} if case.n_threads == 1 else {"n_threads": case.n_threads}
 
 
 MAKERS: dict[str, Callable[[Case], Callable]] = {

@@ -70,14 +70,18 @@ def _trained(name: str, density: float, root: Path) -> nn.Module:
     return load(folder).members_[0]
 
 
-def folded(name: str, density: float, masked: str, root: Path) -> nn.Module:
-    """Return a network ready for every engine."""
-    network = _trained(name, density, root) if masked == "trained" else _drawn(name, density)
-    chain = nn.Sequential(network.encoder, network.decoder).eval()
+def chain(network: nn.Module) -> nn.Module:
+    """Return encoder and decoder as one module in evaluation mode, its BatchNorm folded."""
+    whole = nn.Sequential(network.encoder, network.decoder).eval()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        whole = fuse(chain)
+        whole = fuse(whole)
     return whole.requires_grad_(requires_grad=False).eval()
+
+
+def folded(name: str, density: float, masked: str, root: Path) -> nn.Module:
+    """Return a network ready for every engine."""
+    return chain(_trained(name, density, root) if masked == "trained" else _drawn(name, density))
 
 
 def inputs(name: str, masked: str, network: nn.Module, batch: int) -> np.ndarray:

@@ -1,0 +1,224 @@
+"""The fair picture: accuracy of tickets and their rivals against latency on one thread, and bytes.
+
+    python benchmarks/runtime_models.py pareto      train the networks first; goes on where it was
+    python benchmarks/bench_pareto.py fit           accuracies of networks and trees, every split
+    python benchmarks/bench_pareto.py time          latencies, one split, all engines interleaved
+    python benchmarks/bench_pareto.py table         what is there, the Pareto fronts, who wins where
+
+Networks run in ours (fp32, and int8 weights) and in ONNX Runtime (fp32, and dynamic int8); the
+dense ones of every width are trained by the tickets' own recipe. XGBoost and CatBoost have their
+default settings at several numbers of trees. Rows are encoded before any clock starts. Accuracies
+are of the test rows of paired 60/20/20 splits; whatever is chosen here is chosen on validation
+rows. Peers and --during: see bench_runtime.py. Results are lines of JSON in --out.
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+import runtime_engines as engines
+import runtime_trees as trees
+import torch
+from bench_runtime import _quiet, limits, machine, timed
+from runtime_engines import AbsentError, Case
+from runtime_models import COMPRESSIONS, N_SPLITS, ROOT, TABLES, WIDTHS, rows
+from runtime_networks import chain
+
+from secateurs.data.prepare import columns_of
+from secateurs.loading import load
+
+BATCHES = (1, 1024)
+NETWORKS = [f"ticket-{r}" for r in COMPRESSIONS] + [f"dense-{w}" for w in WIDTHS]
+ENGINES = ("ours", "ours_int8", "ort", "ort_int8")
+FAMILIES = {"ticket": "tickets", "dense": "dense networks", "xgboost": "XGBoost"}
+
+
+def family(name: str) -> str:
+    """Return what kind of model a name is of."""
+    return FAMILIES.get(name.split("-")[0].split(",")[0], "CatBoost")
+
+
+# --- accuracy --------------------------------------------------------------------------------
+
+
+def _scores(run, parts) -> dict[str, float]:
+    """Return the share of validation and test rows whose class is right."""
+    return {
+        name: float((run(x).argmax(1) == codes).mean())
+        for name, (x, codes) in zip(("val", "test"), parts, strict=True)
+    }
+
+
+def _ticket(folder: Path, parts) -> list[dict]:
+    """Return the accuracy and bytes of a network in each engine."""
+    from secateurs import runtime
+
+    clf = load(folder)
+    network = chain(clf.members_[0])
+    found = []
+    for engine, precision in (("ours", "fp32"), ("ours_int8", "int8")):
+        made = runtime.compile(network, precision=precision, tune=False)
+        n_bytes = len(made.to_bytes())
+        found.append({"engine": engine, "n_bytes": n_bytes, **_scores(made, parts)})
+    for engine in ("ort", "ort_int8"):
+        case = Case(network=network, x=parts[0][0][:1])
+        made, n_bytes = engines.onnx_session(case, int8=engine == "ort_int8")
+        scores = _scores(lambda x, made=made: made(None, {"x": x})[0], parts)
+        found.append({"engine": engine, "n_bytes": n_bytes, **scores})
+    seconds = clf.summary_["seconds"]
+    return [row | {"seconds": seconds} for row in found]
+
+
+def _fit(table: str, split: int, there: set) -> None:
+    """Write what is not there of one split."""
+    folder = ROOT / "pareto" / table / f"split-{split}"
+    if not all((folder / name / "model.json").exists() for name in NETWORKS):
+        print(f"{folder}: not trained yet", flush=True)
+        return
+    data = rows(table, split)
+    clf = load(folder / NETWORKS[0])
+    parts = [
+        (clf._encode(X).numpy(), np.searchsorted(clf.classes_, y)) for X, y in (data[1], data[2])
+    ]
+    for name in NETWORKS:
+        if (table, split, name) not in there:
+            for row in _ticket(folder / name, parts):
+                yield {"table": table, "split": split, "model": name, **row}
+    missing = [f for f in ("xgboost", "catboost") if (table, split, f) not in there]
+    codes = trees.Codes(clf.preparation_, data[0][0])
+    y = np.searchsorted(clf.classes_, data[0][1])
+    parts = [(codes(X), part[1]) for (X, _), part in zip(data[1:], parts, strict=True)]
+    for kind in missing:
+        made = getattr(trees, kind)(codes(data[0][0]), y, codes, seed=split)
+        for name, model in made.items():
+            (folder / f"{name}.bin").write_bytes(model["blob"])
+            row = {"table": table, "split": split, "model": name, "engine": kind}
+            row |= {key: model[key] for key in ("n_bytes", "seconds")}
+            yield row | _scores(model["run"], parts)
+
+
+# --- latency ---------------------------------------------------------------------------------
+
+
+def _runs(table: str, split: int, batch: int) -> tuple[dict, dict]:
+    """Return calls by (model, engine), and why others are absent."""
+    folder = ROOT / "pareto" / table / f"split-{split}"
+    X, _ = rows(table, split)[2]
+    X = X.iloc[np.resize(np.arange(len(X)), batch)]
+    runs, absent = {}, {}
+    for name in NETWORKS:
+        clf = load(folder / name)
+        x = clf._encode(X).numpy()
+        case = Case(network=chain(clf.members_[0]), x=x)
+        expected = engines.reference(case.network, x)
+        for engine in (*ENGINES, "onednn"):
+            try:
+                run = engines.MAKERS[engine](case)
+                engines.error(engine, run(), expected)
+                runs[name, engine] = run
+            except AbsentError as err:
+                absent[f"{name}, {engine}"] = str(err)
+    codes = trees.Codes(clf.preparation_, rows(table, split)[0][0])
+    x = codes(X)
+    for path in sorted(folder.glob("*.bin")):
+        blob, name = path.read_bytes(), path.stem
+        if name.startswith("xgboost"):
+            made = {"xgboost": trees.read_xgboost(blob)}
+        else:
+            made = {"catboost": trees.read_catboost(blob, codes.named)}
+            try:
+                made["ort"] = trees.catboost_onnx(blob, codes.named)
+            except AbsentError as err:
+                absent[f"{name}, ort"] = str(err)
+        for engine, run in made.items():
+            runs[name, engine] = lambda run=run: run(x)
+    return runs, absent
+
+
+def _time(table: str, batch: int, args: argparse.Namespace) -> dict:
+    with torch.inference_mode():
+        runs, absent = _runs(table, args.split, batch)
+        X, _ = rows(table, args.split)[2]
+        preparation = load(ROOT / "pareto" / table / f"split-{args.split}/ticket-8").preparation_
+        some = X.iloc[:batch]
+        prepare = {"": lambda: columns_of(some, preparation)}
+        with _quiet(args.during):
+            load_ = os.getloadavg()[0]
+            peak = limits()
+            found = timed(runs, rounds=args.rounds, budget=args.budget)
+            prepared = timed(prepare, rounds=10, budget=0.5)[""]["cpu"]
+    return {
+        "table": table,
+        "batch": batch,
+        "latency": [[*key, values["cpu"]] for key, values in found.items()],
+        "rounds": min(values["rounds"] for values in found.values()),
+        "absent": absent,
+        "columns": prepared,
+        "load": load_,
+        "limits": peak,
+        "time": time.strftime("%Y-%m-%d %H:%M"),
+        "machine": machine(),
+    }
+
+
+# --- files -----------------------------------------------------------------------------------
+
+
+def _lines(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def _append(path: Path, row: dict) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        file.write(json.dumps(row) + "\n")
+
+
+def main() -> None:
+    """Do one part."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("part", nargs="?", choices=("fit", "time", "table"), default="table")
+    parser.add_argument("--tables", nargs="+", choices=TABLES, default=list(TABLES))
+    parser.add_argument("--splits", type=int, default=N_SPLITS)
+    parser.add_argument("--split", type=int, default=0, help="whose models are timed")
+    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--budget", type=float, default=8.0)
+    parser.add_argument("--during")
+    parser.add_argument("--out", type=Path, default=ROOT)
+    args = parser.parse_args()
+    wanted = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
+    if any(os.environ.get(name) != value for name, value in wanted.items()):
+        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | wanted)
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    fitted, clocked = args.out / "pareto.jsonl", args.out / "pareto-latency.jsonl"
+    if args.part == "fit":
+        known = _lines(fitted)
+        there = {(r["table"], r["split"], r["model"]) for r in known}
+        there |= {(r["table"], r["split"], r["engine"]) for r in known}
+        for split in range(args.splits):
+            for table in args.tables:
+                for row in _fit(table, split, there):
+                    _append(fitted, row)
+                    print(row, flush=True)
+    elif args.part == "time":
+        for table in args.tables:
+            for batch in BATCHES:
+                row = _time(table, batch, args)
+                _append(clocked, row)
+                print(table, batch, f"{len(row['latency'])} models", flush=True)
+    else:
+        from runtime_fronts import show
+
+        show(_lines(fitted), _lines(clocked), family)
+
+
+if __name__ == "__main__":
+    main()
