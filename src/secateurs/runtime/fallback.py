@@ -16,9 +16,10 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from secateurs.errors import FallbackWarning, InputError
+from secateurs.runtime.activations import activate
 from secateurs.runtime.program import Floats, Op, Program
 
-__all__ = ["BACKENDS", "activate", "announce", "backend", "erf", "run", "runner"]
+__all__ = ["BACKENDS", "announce", "backend", "run", "runner"]
 
 BACKENDS = ("numba", "scipy", "numpy")
 """What multiplies by sparse weights, the fastest first."""
@@ -48,6 +49,7 @@ def announce(reason: str) -> None:
         reason: why, such as "it was not built".
 
     >>> with warnings.catch_warnings(record=True) as caught:
+    ...     warnings.simplefilter("always")
     ...     announce("an example")
     >>> caught[0].category.__name__
     'FallbackWarning'
@@ -59,47 +61,6 @@ def announce(reason: str) -> None:
         FallbackWarning,
         stacklevel=3,
     )
-
-
-def erf(x: NDArray[Any]) -> NDArray[np.float64]:
-    """Return the error function to 2e-7 (Abramowitz and Stegun 1964, 7.1.26).
-
-    >>> np.round(erf(np.array([0.0, 1.0])), 6)
-    array([0.      , 0.842701])
-    """
-    size = np.abs(np.asarray(x, np.float64))
-    t = 1 / (1 + 0.3275911 * size)
-    series = np.polyval([1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592, 0], t)
-    found: NDArray[np.float64] = np.copysign(1 - series * np.exp(-size * size), x)
-    return found
-
-
-def activate(x: Floats, name: str) -> Floats:
-    """Return an activation of values whose first axis is that of a softmax.
-
-    Args:
-        x: [features, ...].
-        name: one of `program.ACTIVATIONS`.
-
-    >>> activate(np.array([-1.0, 2.0], np.float32), "relu")
-    array([0., 2.], dtype=float32)
-    """
-    with np.errstate(over="ignore", invalid="ignore", under="ignore"):
-        made: NDArray[Any] = x
-        if name == "relu":
-            made = np.maximum(x, 0)
-        elif name == "sigmoid":
-            made = 1 / (1 + np.exp(-x))
-        elif name == "tanh":
-            made = np.tanh(x)
-        elif name == "gelu":
-            made = x * ((1 + erf(x * math.sqrt(0.5))) / 2)
-        elif name == "gelu_tanh":
-            made = x * ((1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))) / 2)
-        elif name == "softmax":
-            raised = np.exp(x - x.max(axis=0))
-            made = raised / raised.sum(axis=0)
-        return made.astype(np.float32, copy=False)
 
 
 @cache

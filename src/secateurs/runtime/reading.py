@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from secateurs.errors import InputError
+from secateurs.runtime.compact import live
 from secateurs.runtime.program import Op, Program, check
 from secateurs.runtime.recording import PartError, record
 
@@ -79,21 +80,6 @@ def _copied(network: "nn.Module", mask: Mapping[str, "Tensor"]) -> "nn.Module":
 
 def _line(err: BaseException) -> str:
     return " ".join(str(err).split()) or type(err).__name__
-
-
-def _reached(program: Program) -> Program:
-    """Return the program without operations that nothing reads."""
-    needed = {len(program.ops)}
-    for value in range(len(program.ops), 0, -1):
-        if value in needed:
-            needed.update(program.ops[value - 1].inputs)
-    order = sorted(needed - {0})
-    places = {0: 0} | {value: place + 1 for place, value in enumerate(order)}
-    ops = (program.ops[value - 1] for value in order)
-    return replace(
-        program,
-        ops=tuple(replace(op, inputs=tuple(places[i] for i in op.inputs)) for op in ops),
-    )
 
 
 def _crossed(program: Program) -> str | None:
@@ -173,7 +159,7 @@ def read(
     while True:
         found = _copied(network, mask or {})
         try:
-            program = _reached(record(found, shape, left, lenient=lenient))
+            program = live(record(found, shape, left, lenient=lenient))
             passed = _crossed(program)
             if passed is not None:
                 path = passed if passed in left else ""
