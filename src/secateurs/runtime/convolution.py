@@ -1,0 +1,345 @@
+"""Convolutions in the order in which the kernels read them.
+
+The kept weights of a convolution are packed by parts (blocks of input channels whose pixels stay in
+the nearest cache), in a part by output row, in a row by tap, in a tap by channel. `offsets` holds
+for each weight the place of the pixel that it meets, from the place of the output's first tap;
+`starts` [part, row, taps + 1] bounds the weights of each tap, `order` [part, row] names the output
+rows, which are sorted by their number of weights. Dense ones: `values` [part, rows / R, taps,
+channels, R] with rows R together, and offsets [part, taps, channels].
+
+Positions are grouped by the taps that fall inside of the image; `ranges` lists for each group pairs
+(from, to) of taps, and `blocks` up to eight vectors of positions of one group each.
+"""
+
+import ctypes
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from secateurs.runtime.pack import aligned
+from secateurs.runtime.placing import Step, taps
+from secateurs.runtime.program import Floats
+
+__all__ = ["LANES", "Conv", "PackedConv", "Positions", "pack_conv", "positions", "struct"]
+
+LANES = {"avx512": 16, "avx2": 8, "portable": 4}
+DENSE_ROWS = {"avx512": 6, "avx2": 4, "portable": 4}
+VECTORS = 8  # of a block
+DENSE_VECTORS = {"avx512": 4, "avx2": 3, "portable": 3}
+NEAR = 32768  # bytes of pixels that a part may touch
+WEIGHTS = 262144  # bytes of weights from which parts go around blocks
+
+BLOCK = np.dtype(
+    [
+        ("count", "<i4"),
+        ("group", "<i4"),
+        ("in", "<i4", (VECTORS,)),
+        ("out", "<i4", (VECTORS,)),
+        ("mask", "<i4", (VECTORS,)),
+    ]
+)
+
+
+class Conv(ctypes.Structure):
+    """`struct Conv` of images.inc."""
+
+    _fields_ = (
+        ("dense", ctypes.c_int32),
+        ("relu", ctypes.c_int32),
+        ("residual", ctypes.c_int32),
+        ("n_rows", ctypes.c_int32),
+        ("n_parts", ctypes.c_int32),
+        ("n_taps", ctypes.c_int32),
+        ("n_blocks", ctypes.c_int32),
+        ("parts_outside", ctypes.c_int32),
+        ("unit", ctypes.c_int64),
+        ("values", ctypes.c_void_p),
+        ("offsets", ctypes.c_void_p),
+        ("starts", ctypes.c_void_p),
+        ("order", ctypes.c_void_p),
+        ("bias", ctypes.c_void_p),
+        ("groups", ctypes.c_void_p),
+        ("ranges", ctypes.c_void_p),
+        ("blocks", ctypes.c_void_p),
+        ("masks", ctypes.c_void_p),
+    )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PackedConv:
+    """The weights of a convolution, for all plans whose pixels stand alike; see the module.
+
+    Args:
+        dense: whether zeros are there too.
+        n_parts, n_taps: parts, and taps that ever meet the image.
+        values, offsets, starts, order, bias: the arrays.
+    """
+
+    dense: bool
+    n_parts: int
+    n_taps: int
+    values: Floats
+    offsets: NDArray[np.int32]
+    starts: NDArray[np.int32]
+    order: NDArray[np.int32]
+    bias: Floats
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of all arrays."""
+        arrays = (self.values, self.offsets, self.starts, self.order, self.bias)
+        return sum(array.nbytes for array in arrays)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Positions:
+    """Where a convolution runs, for one n; see the module.
+
+    Args:
+        groups, ranges, blocks: the arrays.
+        masks: [vectors, lanes], all ones where a position is a pixel, or None.
+    """
+
+    groups: NDArray[np.int32]
+    ranges: NDArray[np.int32]
+    blocks: NDArray[Any]
+    masks: NDArray[np.int32] | None
+
+
+def _axis_taps(step: Step, axis: int) -> list[range]:
+    op = step.geometry
+    return taps(
+        step.image[1 + axis],
+        op.shape[1 + axis],
+        kernel=op.kernel[axis],
+        stride=op.stride[axis],
+        padding=op.padding[axis],
+    )
+
+
+def _alive(step: Step) -> tuple[list[int], list[int]]:
+    """Return the taps along y and x that meet the image somewhere, and not only padding."""
+    ys, xs = (sorted({k for r in _axis_taps(step, axis) for k in r}) for axis in (0, 1))
+    return ys, xs
+
+
+def _tap_offsets(step: Step, *, n: int) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return the place of each tap's pixel [taps], and of each channel [channels], in units."""
+    op, value = step.geometry, step.inputs[0]
+    layout = value.known
+    ys, xs = _alive(step)
+    pitch, plane = layout.pitch // n, layout.plane // n
+    channels = np.arange(value.shape[0], dtype=np.int64) * plane * max(1, value.phases)
+    if not value.phases:
+        y = (np.array(ys, dtype=np.int64) - op.padding[0]) * pitch
+        x = np.array(xs, dtype=np.int64) - op.padding[1]
+        return (y[:, None] + x[None, :]).reshape(-1), channels
+    places, phases = [], []
+    for axis in (0, 1):
+        stride, padding = op.stride[axis], op.padding[axis]
+        at = [((k - padding) % stride, (k - padding) // stride) for k in range(op.kernel[axis])]
+        names = sorted({a for a, _ in at})
+        first = min(pixel for _, pixel in at)
+        phases.append([names.index(a) for a, _ in at])
+        places.append([pixel - first for _, pixel in at])
+    n_x = len(set(phases[1]))
+    phase = np.add.outer(np.array(phases[0], np.int64) * n_x, np.array(phases[1], np.int64))
+    place = np.add.outer(np.array(places[0], np.int64) * pitch, np.array(places[1], np.int64))
+    return (phase * plane + place)[ys][:, xs].reshape(-1), channels
+
+
+def _n_parts(step: Step, *, n: int) -> int:
+    """Return how many parts keep the pixels that a block meets in the nearest cache."""
+    op = step.geometry
+    ys, xs = _alive(step)
+    pitch = step.inputs[0].known.pitch
+    if n == 1:
+        floats = VECTORS * 16 + 2 * 16 + (len(ys) - 1) * pitch
+        floats = min(floats, step.inputs[0].known.plane) * max(1, step.inputs[0].phases)
+    else:
+        floats = 16 * len(ys) * (len(xs) + (VECTORS - 1) * op.stride[1])
+        floats = min(floats, 16 * step.inputs[0].shape[1] * step.inputs[0].shape[2])
+    channels = step.inputs[0].shape[0]
+    return -(-channels // max(1, min(channels, NEAR // (4 * floats))))
+
+
+def pack_conv(step: Step, *, kind: str, n: int, isa: str) -> PackedConv:
+    """Return the weights of a convolution, packed.
+
+    Args:
+        step: a conv2d whose values have their layouts.
+        kind: sparse or dense.
+        n: samples of a tile; for more than 1 the result is the same.
+        isa: the instruction set.
+    """
+    assert step.weight is not None
+    ys, xs = _alive(step)
+    weight = step.weight[:, :, ys][:, :, :, xs].reshape(*step.weight.shape[:2], -1)
+    tap_at, channel_at = _tap_offsets(step, n=n)
+    n_rows = len(weight)
+    parts = np.array_split(np.arange(weight.shape[1]), _n_parts(step, n=n))
+    make = _dense if kind == "dense" else _sparse
+    pieces = [
+        make(
+            weight[:, part].transpose(0, 2, 1),
+            np.add.outer(tap_at, channel_at[part]),
+            n_together=DENSE_ROWS[isa],
+        )
+        for part in parts
+    ]
+    values, offsets, counts, orders = (list(each) for each in zip(*pieces, strict=True))
+    flat = np.concatenate([c.reshape(-1) for c in counts])
+    starts = np.concatenate([[0], np.cumsum(flat)])
+    # Each row, or dense part, has its taps' first weights and the end of the last one.
+    n_taps = len(tap_at)
+    at = np.arange(len(flat) // max(n_taps, 1) if n_taps else len(parts) * n_rows)[:, None]
+    starts = starts[at * n_taps + np.arange(n_taps + 1)]
+    bias = np.zeros(n_rows, np.float32) if step.bias is None else step.bias
+    return PackedConv(
+        dense=kind == "dense",
+        n_parts=len(parts),
+        n_taps=n_taps,
+        values=aligned(np.concatenate(values).astype(np.float32)),
+        offsets=aligned(np.concatenate(offsets).astype(np.int32)),
+        starts=np.ascontiguousarray(starts, dtype=np.int32),
+        order=np.concatenate(orders).astype(np.int32),
+        bias=np.ascontiguousarray(bias, dtype=np.float32),
+    )
+
+
+Piece = tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]
+
+
+def _sparse(weight: Floats, offsets: NDArray[Any], *, n_together: int) -> Piece:
+    """Return values, offsets, counts [row, tap] and order of a weight [row, tap, channel]."""
+    del n_together
+    order = np.argsort(-np.count_nonzero(weight, axis=(1, 2)), kind="stable")
+    weight = weight[order]
+    rows, tap, channel = np.nonzero(weight)
+    counts = np.count_nonzero(weight, axis=2)
+    return weight[rows, tap, channel], offsets[tap, channel], counts, order
+
+
+def _dense(weight: Floats, offsets: NDArray[Any], *, n_together: int) -> Piece:
+    n_rows, n_taps, n_channels = weight.shape
+    n_blocks = -(-n_rows // n_together)
+    full = np.zeros((n_blocks * n_together, n_taps, n_channels), np.float32)
+    full[:n_rows] = weight
+    values = full.reshape(n_blocks, n_together, n_taps * n_channels).transpose(0, 2, 1)
+    counts = np.full((1, n_taps), n_channels)
+    return values.reshape(-1), offsets.reshape(-1), counts, np.zeros(0, np.int32)
+
+
+def positions(step: Step, *, n: int, isa: str, kind: str) -> Positions:
+    """Return where a convolution runs.
+
+    Args:
+        step: a conv2d whose values have their layouts.
+        n: samples of a tile.
+        isa: the instruction set.
+        kind: sparse or dense: how many vectors a block has.
+    """
+    lanes = LANES[isa]
+    most = DENSE_VECTORS[isa] if kind == "dense" else VECTORS
+    if n == 1:
+        return _flat_positions(step, lanes=lanes, most=most)
+    op = step.geometry
+    width, out_width = step.inputs[0].shape[2], op.shape[2]
+    ys, xs = _alive(step)
+    of_y = [(ys.index(r[0]), ys.index(r[-1]) + 1) if r else (0, 0) for r in _axis_taps(step, 0)]
+    of_x = [(xs.index(r[0]), xs.index(r[-1]) + 1) if r else (0, 0) for r in _axis_taps(step, 1)]
+    members: dict[tuple[Any, ...], list[tuple[int, int]]] = {}
+    for y, y_range in enumerate(of_y):
+        for x, x_range in enumerate(of_x):
+            source = (y * op.stride[0] * width + x * op.stride[1]) * n
+            out = (y * out_width + x) * n
+            members.setdefault((y_range, x_range), []).extend(
+                (source + s, out + s) for s in range(0, n, lanes)
+            )
+    groups = [0]
+    ranges: list[tuple[int, int]] = []
+    blocks: list[tuple[int, list[Any]]] = []
+    for group, (((y0, y1), (x0, x1)), places) in enumerate(members.items()):
+        pairs = [(y * len(xs) + x0, y * len(xs) + x1) for y in range(y0, y1)] if x1 > x0 else []
+        ranges.extend(_joined(pairs))
+        groups.append(len(ranges))
+        blocks.extend((group, part) for part in _split(places, most=most))
+    table = np.zeros(len(blocks), BLOCK)
+    for row, (group, part) in zip(table, blocks, strict=True):
+        row["count"], row["group"] = len(part), group
+        row["in"][: len(part)] = [source for source, _ in part]
+        row["out"][: len(part)] = [out for _, out in part]
+    return Positions(
+        groups=np.array(groups, np.int32),
+        ranges=np.array(ranges, np.int32).reshape(-1),
+        blocks=table,
+        masks=None,
+    )
+
+
+def _joined(pairs: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    out: list[tuple[int, int]] = []
+    for start, end in pairs:
+        if out and out[-1][1] == start:
+            out[-1] = (out[-1][0], end)
+        else:
+            out.append((start, end))
+    return out
+
+
+def _split(places: list[Any], *, most: int) -> list[list[Any]]:
+    """Return consecutive parts of nearly one size, none of more than `most`."""
+    n_parts = -(-len(places) // most)
+    bounds = [i * len(places) // n_parts for i in range(n_parts + 1)]
+    return [places[a:b] for a, b in itertools.pairwise(bounds)]
+
+
+def _flat_positions(step: Step, *, lanes: int, most: int) -> Positions:
+    _, height, width = step.out.shape
+    pitch = step.out.known.pitch
+    n_vectors = -(-height * pitch // lanes)
+    pixels = np.arange(n_vectors * lanes)
+    inside = (pixels % pitch < width) & (pixels < height * pitch)
+    parts = _split(list(range(n_vectors)), most=most)
+    table = np.zeros(len(parts), BLOCK)
+    for row, part in zip(table, parts, strict=True):
+        row["count"] = len(part)
+        row["in"][: len(part)] = row["out"][: len(part)] = np.array(part) * lanes
+        row["mask"][: len(part)] = part
+    n_taps = len(_alive(step)[0]) * len(_alive(step)[1])
+    return Positions(
+        groups=np.array([0, 1], np.int32),
+        ranges=np.array([0, n_taps], np.int32),
+        blocks=table,
+        masks=aligned(np.where(inside, -1, 0).astype(np.int32).reshape(n_vectors, lanes)),
+    )
+
+
+def struct(step: Step, packed: PackedConv, where: Positions, *, unit: int) -> Conv:
+    """Return the C structure, which keeps its arrays alive."""
+    conv = Conv(
+        dense=int(packed.dense),
+        relu=int(step.activation == "relu"),
+        residual=int(step.residual),
+        n_rows=len(packed.bias),
+        n_parts=packed.n_parts,
+        n_taps=packed.n_taps,
+        n_blocks=len(where.blocks),
+        parts_outside=int(packed.n_parts > 1 and packed.n_bytes > WEIGHTS),
+        unit=unit,
+        values=packed.values.ctypes.data,
+        offsets=packed.offsets.ctypes.data,
+        starts=packed.starts.ctypes.data,
+        order=packed.order.ctypes.data,
+        bias=packed.bias.ctypes.data,
+        groups=where.groups.ctypes.data,
+        ranges=where.ranges.ctypes.data,
+        blocks=where.blocks.ctypes.data,
+        masks=None if where.masks is None else where.masks.ctypes.data,
+    )
+    conv.keep = (packed, where)
+    return conv
