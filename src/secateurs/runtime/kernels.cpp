@@ -96,6 +96,15 @@ INLINE void four(const float* v, vf* w) {
 #endif
 }
 
+INLINE void four(const uint16_t* index, int64_t* at) {
+  uint64_t all;
+  std::memcpy(&all, index, 8);
+  for (int u = 0; u < 4; u++) at[u] = (all >> (16 * u)) & 0xffff;
+}
+INLINE void four(const uint32_t* index, int64_t* at) {
+  for (int u = 0; u < 4; u++) at[u] = index[u];
+}
+
 // Values as floats: fp32 as they stand, others converted into `buffer`.
 constexpr int kChunk = 512;
 INLINE const float* expand(const float* v, int, float, float*) { return v; }
@@ -118,10 +127,12 @@ INLINE void add_products(vf* sum, const float* v, const I* index, int count, con
   int k = 0;
   for (; k + 4 <= count; k += 4) {
     vf w[4];
+    int64_t at[4];
     four(v + k, w);
+    four(index + k, at);
 #pragma GCC unroll 4
     for (int u = 0; u < 4; u++) {
-      const float* from = x + static_cast<int64_t>(index[k + u]) * step;
+      const float* from = x + at[u] * step;
       vf* to = u % kSets == 0 ? sum : more[u % kSets];
 #pragma GCC unroll 8
       for (int j = 0; j < NV; j++) to[j] += w[u] * load(from + j * kLanes);
@@ -133,7 +144,7 @@ INLINE void add_products(vf* sum, const float* v, const I* index, int count, con
 #pragma GCC unroll 8
     for (int j = 0; j < NV; j++) sum[j] += w * load(from + j * kLanes);
   }
-#pragma GCC unroll 4
+#pragma GCC unroll 16
   for (int u = 1; u < kSets; u++)
 #pragma GCC unroll 8
     for (int j = 0; j < NV; j++) sum[j] += more[u][j];
@@ -142,25 +153,37 @@ INLINE void add_products(vf* sum, const float* v, const I* index, int count, con
 // NV vectors of samples at x and y; N: samples in the tile where known, else 0.
 template <int NV, int N, typename I, typename V>
 void rows(const Layer& layer, const float* x, float* y, int64_t n) {
+  // Copies: a store to y might change what `layer` points to, for all the compiler knows.
   const V* v = static_cast<const V*>(layer.values);
   const I* index = static_cast<const I*>(layer.indices);
+  const int32_t* order = layer.order;
+  const int32_t* counts = layer.counts;
+  const float* bias = layer.bias;
+  const int64_t step = N ? N : n, n_blocks = layer.n_blocks;
+  const bool clip = layer.activation == kRelu;
   float buffer[kChunk];
-  for (int64_t b = 0; b < layer.n_blocks; b++) {
-    const bool first = b == 0, last = b + 1 == layer.n_blocks;
-    for (int32_t e = layer.starts[b]; e < layer.starts[b + 1]; e++) {
-      const int32_t row = layer.order[e];
-      const float scale = sizeof(V) == 1 ? layer.scales[row] : 1.0f;
-      float* out = y + row * (N ? N : n);
+  for (int64_t b = 0; b < n_blocks; b++) {
+    const bool first = b == 0, clip_here = clip && b + 1 == n_blocks;
+    const int32_t* end = counts + (layer.starts[b + 1] - layer.starts[b]);
+    for (; counts < end; counts++, order++) {
+      const int32_t row = *order;
+      float* out = y + row * step;
       vf sum[NV];
+      if (first) {
+        const vf start = broadcast(bias[row]);
 #pragma GCC unroll 8
-      for (int j = 0; j < NV; j++)
-        sum[j] = first ? broadcast(layer.bias[row]) : load(out + j * kLanes);
-      int32_t count = layer.counts[e];
+        for (int j = 0; j < NV; j++) sum[j] = start;
+      } else {
+#pragma GCC unroll 8
+        for (int j = 0; j < NV; j++) sum[j] = load(out + j * kLanes);
+      }
+      int32_t count = *counts;
       if (sizeof(V) == 4) {
-        add_products<NV, N>(sum, expand(v, count, scale, buffer), index, count, x, n);
+        add_products<NV, N>(sum, expand(v, count, 1.0f, buffer), index, count, x, n);
         v += count;
         index += count;
       } else {
+        const float scale = sizeof(V) == 1 ? layer.scales[row] : 1.0f;
         while (count > 0) {
           const int32_t part = count < kChunk ? count : kChunk;
           add_products<NV, N>(sum, expand(v, part, scale, buffer), index, part, x, n);
@@ -169,9 +192,10 @@ void rows(const Layer& layer, const float* x, float* y, int64_t n) {
           count -= part;
         }
       }
-      if (last && layer.activation == kRelu)
+      if (clip_here) {
 #pragma GCC unroll 8
         for (int j = 0; j < NV; j++) sum[j] = relu(sum[j]);
+      }
 #pragma GCC unroll 8
       for (int j = 0; j < NV; j++) store(out + j * kLanes, sum[j]);
     }
