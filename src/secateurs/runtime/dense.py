@@ -1,0 +1,140 @@
+"""The best dense path that torch has in this process, for an engine to measure itself against.
+
+Only where torch is loaded already: nothing here imports it. Linear layers are packed by oneDNN, as
+torch.compile packs them; images are channels-last.
+"""
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from secateurs.runtime.program import Op, Program
+
+__all__ = ["n_torch_threads", "torch_runner"]
+
+Floats = NDArray[np.float32]
+_Step = Callable[[Sequence[Any]], Any]
+
+
+def n_torch_threads() -> int:
+    """Return how many threads torch computes with; 0 where it is not loaded.
+
+    >>> n_torch_threads() >= 0
+    True
+    """
+    torch = cast(Any, sys.modules.get("torch"))
+    return 0 if torch is None else int(torch.get_num_threads())
+
+
+def _activation(torch: Any, name: str) -> Callable[[Any], Any]:
+    gelu = torch.nn.functional.gelu
+    known: dict[str, Callable[[Any], Any]] = {
+        "": lambda x: x,
+        "relu": torch.relu_,
+        "gelu": gelu,
+        "gelu_tanh": lambda x: gelu(x, approximate="tanh"),
+        "sigmoid": torch.sigmoid,
+        "tanh": torch.tanh,
+        "softmax": lambda x: torch.softmax(x, 1),
+    }
+    return known[name]
+
+
+def _linear(torch: Any, op: Op) -> _Step:
+    """Return a linear layer, packed where this torch has it, with its activation."""
+    assert op.weight is not None
+    weight = torch.from_numpy(np.array(op.weight))
+    bias = None if op.bias is None else torch.from_numpy(np.array(op.bias))
+    fused = op.activation if op.activation in ("", "relu") else ""
+    after = _activation(torch, "" if fused == op.activation else op.activation)
+    attribute = fused or "none"
+    try:
+        packed = torch.ops.mkldnn._reorder_linear_weight(weight.to_mkldnn(), None)
+        pointwise = torch.ops.mkldnn._linear_pointwise
+        pointwise(torch.zeros(1, weight.shape[1]), packed, bias, attribute, [], "")
+    except (RuntimeError, AttributeError, TypeError):  # private operations of some builds
+        act = _activation(torch, op.activation)
+        linear = torch.nn.functional.linear
+        return lambda v: act(linear(v[0], weight, bias))
+    return lambda v: after(pointwise(v[0], packed, bias, attribute, [], ""))
+
+
+def _conv(torch: Any, op: Op) -> _Step:
+    weight = torch.from_numpy(np.array(op.weight)).to(memory_format=torch.channels_last)
+    bias = None if op.bias is None else torch.from_numpy(np.array(op.bias))
+    conv, act = torch.nn.functional.conv2d, _activation(torch, op.activation)
+    return lambda v: act(conv(v[0], weight, bias, op.stride, op.padding))
+
+
+def _step(torch: Any, op: Op, shape: tuple[int, ...]) -> _Step:
+    """Return an operation as a function of the values that it reads; the first has `shape`."""
+    functional = torch.nn.functional
+    act = _activation(torch, op.activation)
+    if op.kind == "linear":
+        return _linear(torch, op)
+    if op.kind == "conv2d":
+        return _conv(torch, op)
+    if op.kind == "scale":
+        size = (-1, *[1] * (len(shape) - 1))
+        weight = torch.from_numpy(np.array(op.weight)).view(size)
+        bias = torch.zeros(1) if op.bias is None else torch.from_numpy(np.array(op.bias)).view(size)
+        return lambda v: act(v[0] * weight + bias)
+    if op.kind == "activation":
+        return (lambda v: torch.relu(v[0])) if op.activation == "relu" else lambda v: act(v[0])
+    window = (op.kernel, op.stride, op.padding)
+    if op.kind == "max_pool":
+        return lambda v: functional.max_pool2d(v[0], *window)
+    if op.kind == "avg_pool":
+        return lambda v: functional.avg_pool2d(v[0], *window, False, op.include_padding)
+    if op.kind == "flatten":
+        return lambda v: v[0].flatten(1)
+    if op.kind == "add":
+        return lambda v: act(v[0] + v[1])
+    if op.kind == "concat":
+        return lambda v: torch.cat(list(v), 1)
+    return lambda v: sum(v[1:], v[0]) / len(v)
+
+
+def torch_runner(program: Program) -> Callable[[Floats], Floats] | None:
+    """Return what runs a program densely: float32 [rows, inputs] in, [rows, outputs] out.
+
+    Args:
+        program: without parts of kind call.
+
+    Returns:
+        None where torch is not loaded, or cannot run it.
+
+    >>> op = Op(kind="activation", inputs=(0,), shape=(2,), activation="relu")
+    >>> run = torch_runner(Program(input_shape=(2,), ops=(op,)))
+    >>> run is None or run(np.array([[-1, 2]], np.float32))[0, 1] == 2
+    True
+    """
+    torch = cast(Any, sys.modules.get("torch"))
+    if torch is None or any(op.kind == "call" for op in program.ops):
+        return None
+    steps = [_step(torch, op, program.shape(op.inputs[0])) for op in program.ops]
+    last = {value: i for i, op in enumerate(program.ops) for value in op.inputs}
+    shape = program.input_shape
+
+    def run(x: Floats) -> Floats:
+        with torch.inference_mode():
+            first = torch.from_numpy(x).view(-1, *shape)
+            if len(shape) == 3:
+                first = first.contiguous(memory_format=torch.channels_last)
+            values: list[Any] = [first]
+            for i, (op, step) in enumerate(zip(program.ops, steps, strict=True)):
+                values.append(step([values[value] for value in op.inputs]))
+                for value in op.inputs:
+                    if last[value] == i:
+                        values[value] = None
+            made: Floats = values[-1].reshape(len(x), -1).contiguous().numpy()
+            return made
+
+    try:
+        run(np.zeros((2, int(np.prod(shape))), np.float32))
+    except (RuntimeError, TypeError):
+        return None
+    return run

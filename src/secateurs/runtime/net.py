@@ -1,0 +1,284 @@
+"""A program made ready for the kernels: plans for several tile sizes, and when to use which."""
+
+import ctypes
+import math
+import threading
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from secateurs.runtime import dense, fallback, native
+from secateurs.runtime.plan import Plan, choices, plan, time_steps
+from secateurs.runtime.program import Program
+from secateurs.runtime.tuning import TILES, cover, fastest, is_block, layer_kinds
+
+__all__ = ["Net"]
+
+Floats = NDArray[np.float32]
+Function = Callable[[Floats], Floats]
+Runner = Callable[[Floats, int], Floats]
+Kinds = Mapping[int, Mapping[int, str]]
+
+# What a tile costs beside one sample where nothing was measured: weights are read once a tile.
+_COSTS = {1: 1.0, 16: 3.5, 32: 5.5, 64: 10.0}
+_IMAGE_COSTS = {1: 1.0, 16: 15.0, 32: 30.0, 64: 60.0}
+_MOST_ARENA = 2**28  # bytes of one tile's values
+_SECONDS = 1e-2  # for the tiles of a whole network, and for each batch of torch's
+_BATCHES = (1, 16, 32, 64, 256, 1024)  # at which torch's dense path is measured
+_CLEAR = 64  # batch from which torch's lead or lag is clear
+_MOST_COVERS = 4096  # so that whoever sends batches of every size fills no memory
+_AHEAD = 0.97  # of our time, at most, for torch to be used
+
+
+def _sizes_and_costs(program: Program) -> tuple[tuple[int, ...], dict[int, float]]:
+    """Return the tile sizes whose values fit into memory, and what to take for their costs."""
+    values = [program.input_shape, *(op.shape for op in program.ops)]
+    n_bytes = 4 * sum(math.prod(shape) for shape in values)
+    sizes = tuple(n for n in TILES if n == 1 or n * n_bytes <= _MOST_ARENA)
+    images = any(op.kind == "conv2d" for op in program.ops)
+    if images:  # pixels share weights as samples do, so that large tiles gain nothing
+        sizes = tuple(n for n in sizes if n <= 16)
+    return sizes, {n: (_IMAGE_COSTS if images else _COSTS)[n] for n in sizes}
+
+
+def _batch_class(rows: int) -> int:
+    """Return the largest measured batch that is no larger, the smallest for none."""
+    return max((one for one in _BATCHES if one <= rows), default=_BATCHES[0])
+
+
+class Net:
+    """A program without parts of torch, its plans for several tile sizes, and when to use which.
+
+    Plans are made at first use, under a lock; what runs them changes nothing.
+
+    Args:
+        program: made small.
+        precision: of the weights of linear layers.
+    """
+
+    def __init__(self, program: Program, *, precision: str) -> None:
+        weighted = [op for op in program.ops if op.kind in ("linear", "conv2d")]
+        self.output_shape = program.output_shape
+        self.prunable = sum(op.weight.size for op in weighted if op.weight is not None)
+        self.kept = sum(np.count_nonzero(op.weight) for op in weighted if op.weight is not None)
+        self.precision = precision
+        self.kinds: dict[int, dict[int, str]] = {}
+        self._source: Callable[[], Program] = lambda: program
+        self._shape = (math.prod(program.input_shape), math.prod(program.output_shape))
+        self.library = native.load()  # None without the compiled kernels
+        self._lock = threading.Lock()
+        self._packed: dict[Any, Any] = {}
+        self._plans: dict[int, Plan] = {}
+        self._runners: dict[int, Runner] = {}
+        self._covers: dict[tuple[int, int], list[tuple[int, int]]] = {}
+        self._dense: dict[int, Function] = {}
+        self.sizes, self.costs = _sizes_and_costs(program)
+        self._fallback: Function | None = None
+        if self.library is None:
+            fallback.announce("it was not built or not found")
+
+    @property
+    def backend(self) -> str:
+        """What runs it: an instruction set, or what does without the library."""
+        return self.library.isa if self.library is not None else fallback.backend()
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of the packed weights; plans share those that they can."""
+        return sum(int(packed.n_bytes) for packed in self._packed.values())
+
+    def packed_bytes(self, index: int, *, n: int) -> int:
+        """Return the bytes of one operation's packed weights, as the plan for n samples reads them.
+
+        Args:
+            index: of the operation.
+            n: samples of a tile.
+        """
+        kind = self.plan(n).kinds[index]
+        found = [
+            packed
+            for key, packed in self._packed.items()
+            if key[:2] == (index, kind) and key[2] in (self.precision, n == 1)
+        ]
+        return int(found[0].n_bytes) if found else 0
+
+    def program(self) -> Program:
+        """Return the program, unpacked anew if it was given back."""
+        return self._source()
+
+    def give_back(self, source: Callable[[], Program]) -> None:
+        """Hold what unpacks the program instead of the program, where nothing else needs it.
+
+        Args:
+            source: returns an equal program.
+        """
+        if self.library is not None:
+            self._source = source
+
+    def use(self, kinds: Kinds) -> None:
+        """Take kernels from a file; where this processor has other ones they are chosen anew.
+
+        Args:
+            kinds: by tile size and operation.
+        """
+        if self.library is None:
+            return
+        program = self.program()
+        for n in self.sizes:
+            possible = choices(program, n=n, isa=self.library.isa)
+            self.kinds[n] = {
+                i: kind
+                for i, kind in kinds.get(n, {}).items()
+                if kind in possible[i] or (is_block(kind) and "rows" in possible[i])
+            }
+
+    def plan(self, n: int) -> Plan:
+        """Return the plan for tiles of n samples, made at the first call."""
+        found = self._plans.get(n)
+        if found is not None:
+            return found
+        with self._lock:
+            if n not in self._plans:
+                self._make(n)
+            return self._plans[n]
+
+    def _make(self, n: int) -> None:
+        assert self.library is not None
+        made = plan(
+            self.program(),
+            n=n,
+            kinds=self.kinds.get(n, {}),
+            native=self.library,
+            precision=self.precision,
+            packed=self._packed,
+        )
+        self.kinds[n] = {i: kind for i, kind in enumerate(made.kinds) if kind}
+        self._runners[n] = _runner(made, self._shape[1])
+        self._plans[n] = made
+
+    def _tile(self, n: int) -> Runner:
+        if n not in self._runners:
+            self.plan(n)
+        return self._runners[n]
+
+    def run(self, x: Floats, n_threads: int) -> Floats:
+        """Return [rows, outputs] for float32 [rows, inputs], C-contiguous."""
+        rows = len(x)
+        if self.library is None:
+            return self._run_fallback(x)
+        if self._dense and n_threads >= dense.n_torch_threads():
+            other = self._dense.get(_batch_class(rows))
+            if other is not None:
+                return other(x)
+        if rows == 1:
+            return self._tile(1)(x, 1)
+        key = (rows, n_threads)
+        tiles = self._covers.get(key)
+        if tiles is None:
+            tiles = cover(rows, self.costs, n_threads=n_threads)
+            if len(self._covers) < _MOST_COVERS:
+                self._covers[key] = tiles
+        if len(tiles) == 1:
+            return self._tile(tiles[0][0])(x, n_threads)
+        y = np.empty((rows, self._shape[1]), np.float32)
+        begin = 0
+        for n, size in tiles:
+            part = slice(begin, begin + size)
+            y[part] = self._tile(n)(x[part], n_threads)
+            begin += size
+        return y
+
+    def _run_fallback(self, x: Floats) -> Floats:
+        if self._fallback is None:
+            with self._lock:
+                if self._fallback is None:
+                    self._fallback = fallback.runner(self.program())
+        made = self._fallback(x.reshape(len(x), *self.program().input_shape))
+        return made.reshape(len(x), -1)
+
+    def tune(self) -> None:
+        """Measure kernels, tiles and the dense path that torch has here, and take the fastest."""
+        if self.library is None:
+            return
+        program = self.program()
+        self.kinds = layer_kinds(
+            program, sizes=self.sizes, library=self.library, precision=self.precision
+        )
+        with self._lock:
+            self._packed.clear()
+            self._plans.clear()
+            convs = any(op.kind == "conv2d" for op in program.ops)
+            for n in self.sizes:
+                if convs:
+                    self.kinds[n] |= self._conv_kinds(program, n)
+                self._make(n)
+        x = np.zeros((max(self.sizes), self._shape[0]), np.float32)
+        least = fastest({n: partial(self._tile(n), x[:n], 1) for n in self.sizes}, seconds=_SECONDS)
+        self.costs = {n: least[n] for n in self.sizes}
+        self._covers.clear()
+        self._compare_with_torch(program)
+
+    def _conv_kinds(self, program: Program, n: int) -> dict[int, str]:
+        """Return the faster kernel of each convolution, measured within the whole."""
+        assert self.library is not None
+        possible = choices(program, n=n, isa=self.library.isa)
+        open_ones = [i for i, kinds in enumerate(possible) if len(kinds) > 1 and "sparse" in kinds]
+        x = np.zeros((n, *program.input_shape), np.float32)
+        seconds: dict[str, NDArray[np.float64]] = {}
+        for kind in ("sparse", "dense"):
+            made = plan(
+                program,
+                n=n,
+                kinds={**self.kinds[n], **dict.fromkeys(open_ones, kind)},
+                native=self.library,
+                precision=self.precision,
+            )
+            seconds[kind] = np.zeros(len(program.ops))
+            np.add.at(seconds[kind], list(made.ops), time_steps(made, x, repeats=2))
+        return {
+            i: "dense" if seconds["dense"][i] < seconds["sparse"][i] else "sparse"
+            for i in open_ones
+        }
+
+    def _compare_with_torch(self, program: Program) -> None:
+        """Use torch's dense path for the batches at which it is faster than ours."""
+        self._dense = {}
+        other = dense.torch_runner(program)
+        if other is None:
+            return
+        found: dict[int, Function] = {}
+        for rows in _BATCHES:
+            x = np.zeros((rows, self._shape[0]), np.float32)
+            threads = dense.n_torch_threads()
+            least = fastest(
+                {"ours": partial(self.run, x, threads), "torch": partial(other, x)},
+                seconds=_SECONDS / 4,
+            )
+            if least["torch"] < _AHEAD * least["ours"]:
+                found[rows] = other
+            elif rows >= _CLEAR and least["torch"] > 1.5 * least["ours"]:
+                break  # larger batches help torch, but not by that much
+        self._dense = found
+
+
+def _runner(made: Plan, n_outputs: int) -> Runner:
+    """Return what runs a plan with as little as possible of Python."""
+    call = made.native.function("secateurs_run")
+    address = ctypes.addressof(made.struct)
+
+    def run(x: Floats, n_threads: int) -> Floats:
+        y = np.empty((len(x), n_outputs), np.float32)
+        if call(address, x.ctypes.data, len(x), y.ctypes.data, n_threads):
+            raise MemoryError(
+                f"a tile needs {4 * made.n_floats >> 20} MB for each thread, which are not there"
+            )
+        return y
+
+    call.restype = ctypes.c_int32
+    call.argtypes = (
+        *(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p, ctypes.c_int32),
+    )
+    return run
