@@ -18,6 +18,8 @@ import os
 import sys
 import time
 import warnings
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -29,12 +31,14 @@ from runtime_engines import AbsentError, Case
 from runtime_models import COMPRESSIONS, N_SPLITS, ROOT, TABLES, WIDTHS, rows
 from runtime_networks import chain
 
+from secateurs import runtime
 from secateurs.data.prepare import columns_of
 from secateurs.loading import load
 
 BATCHES = (1, 1024)
 NETWORKS = [f"ticket-{r}" for r in COMPRESSIONS] + [f"dense-{w}" for w in WIDTHS]
-ENGINES = ("ours", "ours_int8", "ort", "ort_int8")
+OURS = {"ours": "fp32", "ours_int8": "int8"}
+ENGINES = (*(OURS if hasattr(runtime, "compile") else ()), "ort", "ort_int8")
 FAMILIES = {"ticket": "tickets", "dense": "dense networks", "xgboost": "XGBoost"}
 
 
@@ -54,52 +58,53 @@ def _scores(run, parts) -> dict[str, float]:
     }
 
 
-def _ticket(folder: Path, parts) -> list[dict]:
-    """Return the accuracy and bytes of a network in each engine."""
-    from secateurs import runtime
-
+def _network(folder: Path, parts, missing) -> Iterator[dict]:
+    """Yield the accuracy and bytes of a network in each engine."""
     clf = load(folder)
     network = chain(clf.members_[0])
-    found = []
-    for engine, precision in (("ours", "fp32"), ("ours_int8", "int8")):
-        made = runtime.compile(network, precision=precision, tune=False)
-        n_bytes = len(made.to_bytes())
-        found.append({"engine": engine, "n_bytes": n_bytes, **_scores(made, parts)})
-    for engine in ("ort", "ort_int8"):
-        case = Case(network=network, x=parts[0][0][:1])
-        made, n_bytes = engines.onnx_session(case, int8=engine == "ort_int8")
-        scores = _scores(lambda x, made=made: made(None, {"x": x})[0], parts)
-        found.append({"engine": engine, "n_bytes": n_bytes, **scores})
-    seconds = clf.summary_["seconds"]
-    return [row | {"seconds": seconds} for row in found]
+    for engine in missing:
+        if engine in OURS:
+            made = runtime.compile(network, precision=OURS[engine], tune=False)
+            n_bytes, run = len(made.to_bytes()), made
+        else:
+            case = Case(network=network, x=parts[0][0][:1])
+            made, n_bytes = engines.onnx_session(case, int8=engine == "ort_int8")
+            run = partial(_answer, made)
+        row = {"engine": engine, "n_bytes": n_bytes, "seconds": clf.summary_["seconds"]}
+        yield row | _scores(run, parts)
 
 
-def _fit(table: str, split: int, there: set) -> None:
-    """Write what is not there of one split."""
+def _answer(session: Callable, x: np.ndarray) -> np.ndarray:
+    return session(None, {"x": x})[0]
+
+
+def _fit(table: str, split: int, there: set) -> Iterator[dict]:
+    """Yield what is not there of one split."""
     folder = ROOT / "pareto" / table / f"split-{split}"
-    if not all((folder / name / "model.json").exists() for name in NETWORKS):
-        print(f"{folder}: not trained yet", flush=True)
+    trained = [name for name in NETWORKS if (folder / name / "model.json").exists()]
+    if len(trained) < len(NETWORKS):
+        print(f"{folder}: {len(trained)} of {len(NETWORKS)} networks are trained", flush=True)
+    if not trained:
         return
     data = rows(table, split)
-    clf = load(folder / NETWORKS[0])
-    parts = [
-        (clf._encode(X).numpy(), np.searchsorted(clf.classes_, y)) for X, y in (data[1], data[2])
-    ]
-    for name in NETWORKS:
-        if (table, split, name) not in there:
-            for row in _ticket(folder / name, parts):
-                yield {"table": table, "split": split, "model": name, **row}
-    missing = [f for f in ("xgboost", "catboost") if (table, split, f) not in there]
-    codes = trees.Codes(clf.preparation_, data[0][0])
-    y = np.searchsorted(clf.classes_, data[0][1])
-    parts = [(codes(X), part[1]) for (X, _), part in zip(data[1:], parts, strict=True)]
-    for kind in missing:
-        made = getattr(trees, kind)(codes(data[0][0]), y, codes, seed=split)
-        for name, model in made.items():
+    clf = load(folder / trained[0])
+    codes = [np.searchsorted(clf.classes_, y) for _, y in data]
+    about = {"table": table, "split": split}
+    parts = [(clf._encode(X).numpy(), c) for (X, _), c in zip(data[1:], codes[1:], strict=True)]
+    for name in trained:
+        missing = [e for e in ENGINES if (table, split, name, e) not in there]
+        for row in _network(folder / name, parts, missing):
+            yield about | {"model": name} | row
+    read = trees.Codes(clf.preparation_, data[0][0])
+    parts = [(read(X), c) for (X, _), c in zip(data, codes, strict=True)]
+    for kind in ("xgboost", "catboost"):
+        if any((t, s, e) == (table, split, kind) for t, s, _, e in there):
+            continue
+        for name, model in getattr(trees, kind)(*parts[0], read, seed=split).items():
             (folder / f"{name}.bin").write_bytes(model["blob"])
-            row = {"table": table, "split": split, "model": name, "engine": kind}
+            row = about | {"model": name, "engine": kind}
             row |= {key: model[key] for key in ("n_bytes", "seconds")}
-            yield row | _scores(model["run"], parts)
+            yield row | _scores(model["run"], parts[1:])
 
 
 # --- latency ---------------------------------------------------------------------------------
@@ -201,8 +206,7 @@ def main() -> None:
     fitted, clocked = args.out / "pareto.jsonl", args.out / "pareto-latency.jsonl"
     if args.part == "fit":
         known = _lines(fitted)
-        there = {(r["table"], r["split"], r["model"]) for r in known}
-        there |= {(r["table"], r["split"], r["engine"]) for r in known}
+        there = {(r["table"], r["split"], r["model"], r["engine"]) for r in known}
         for split in range(args.splits):
             for table in args.tables:
                 for row in _fit(table, split, there):

@@ -9,6 +9,7 @@ import numpy as np
 # Which calls give the same predictions, by the row of accuracies that tells them.
 SAME = {
     "ours": ("ours", "ort", "onednn"),
+    "ort": ("ours", "ort", "onednn"),
     "ours_int8": ("ours_int8",),
     "ort_int8": ("ort_int8",),
     "xgboost": ("xgboost",),
@@ -115,10 +116,8 @@ def _models(own: list[Point], costs: dict) -> None:
     for point in sorted(own, key=lambda p: (p.family, -p.n_bytes)):
         us = [f"{point.latency[b][0]:.4g} ({point.latency[b][1]})" for b in batches]
         on = [name for name, several in fronts.items() if point in several]
-        lines.append(
-            [point.name, _percent(point.test), *us, f"{point.n_bytes / 1e3:.4g}"]
-            + [f"{point.seconds:.3g}", ", ".join(on)]
-        )
+        costs_ = [f"{point.n_bytes / 1e3:.4g}", f"{point.seconds:.3g}"]
+        lines.append([point.name, _percent(point.test), *us, *costs_, ", ".join(on)])
     _print([*head, "on the front of"], lines)
     for name, several in fronts.items():
         steps = " → ".join(f"{p.name} ({100 * p.test.mean():.2f})" for p in several)

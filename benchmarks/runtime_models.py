@@ -31,6 +31,7 @@ TABLES = {
     "mfeat-factors": "mfeat-factors",
     "jungle-chess": "jungle_chess_2pcs_raw_endgame_complete",
     "adult": "adult",
+    "connect-4": "connect-4",
 }
 WIDTHS = (512, 256, 128, 64, 32, 16)
 N_SPLITS = 5
