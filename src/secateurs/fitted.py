@@ -21,6 +21,9 @@ from secateurs import masks, model_directory, parameters, recipes
 from secateurs.errors import CollapseWarning, InputError, RegimeWarning, TimeLimitWarning
 from secateurs.masks import Mask
 from secateurs.measures.size import n_parameters_kept
+from secateurs.runtime.engine import Engine
+from secateurs.runtime.engine import compile as compile_network
+from secateurs.runtime.reading import ensemble, read
 from secateurs.seeds import derive
 from secateurs.tabular import sizes, training
 from secateurs.tickets import Ticket
@@ -219,6 +222,23 @@ class FittedTickets(BaseEstimator):  # type: ignore[misc]
                 results.append(out.double().cpu().numpy())
                 network.cpu()  # so that a pickle opens on a machine without this device
         return results
+
+    def _engine(self, example: Tensor, precision: str, *, softmax: bool, tune: bool) -> Engine:
+        """Return all members as one engine: the mean of what they make.
+
+        Args:
+            example: rows as the networks take them.
+            precision: of the weights.
+            softmax: whether the members' probabilities are averaged, not their outputs.
+            tune: whether to time the kernels.
+        """
+        check_is_fitted(self)
+        programs = [
+            read(network, mask, example)
+            for network, mask in zip(self.members_, self.masks_, strict=True)
+        ]
+        whole = ensemble(programs, softmax=softmax)
+        return compile_network(whole, precision=precision, tune=tune)
 
     def _description(self) -> dict[str, Any]:
         """Return what the model folder says besides the network."""

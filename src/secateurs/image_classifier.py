@@ -27,6 +27,7 @@ from secateurs.networks.image_network import ImageNetwork
 from secateurs.optimizers import SGD
 from secateurs.progress import PhaseProgress
 from secateurs.recipes import ImageRecipe
+from secateurs.runtime.predictors import ImageEngine
 from secateurs.seeds import derive
 from secateurs.tickets import TicketConfig, find_ticket
 from secateurs.training import PhaseConfig
@@ -341,6 +342,25 @@ class ImageTicketClassifier(ClassifierMixin, FittedTickets):  # type: ignore[mis
         proba = self.predict_proba(X)
         labels: NDArray[Any] = self.classes_[proba.argmax(1)]
         return labels
+
+    def compile(self, precision: str = "fp32", *, tune: bool = True) -> ImageEngine:
+        """Return what predicts the same from the kept weights alone, fast on a CPU.
+
+        See `secateurs.runtime`; its `save` writes one file that predicts without torch.
+
+        Args:
+            precision: of the weights of linear layers: "fp32", or "bf16" or "int8", which change
+                predictions.
+            tune: whether to time the kernels on this processor and take the fastest.
+
+        Raises:
+            InputError: an unknown precision.
+        """
+        check_is_fitted(self)
+        example = torch.zeros(1, *self.image_shape_, dtype=torch.uint8)
+        return ImageEngine(
+            self._engine(example, precision, softmax=True, tune=tune), classes=self.classes_
+        )
 
     def _network(self) -> ImageNetwork:
         return self.network_

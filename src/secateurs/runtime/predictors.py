@@ -8,9 +8,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from secateurs import preparation as prepared
 from secateurs.errors import InputError
-from secateurs.preparation import Columns, Preparation
+from secateurs.preparation import (
+    Columns,
+    Preparation,
+    canonical,
+    check,
+    encode,
+    input_names,
+    width,
+)
 from secateurs.runtime.engine import Engine
 
 __all__ = ["ImageEngine", "TableEngine", "load", "restored"]
@@ -130,9 +137,9 @@ class TableEngine(_Predictor):
     ) -> None:
         super().__init__(engine, classes=classes, target=target)
         self.preparation = preparation
-        if engine.input_shape != (prepared.width(preparation),):
+        if engine.input_shape != (width(preparation),):
             raise InputError(
-                f"a table of {prepared.width(preparation)} encoded columns needs an engine of as "
+                f"a table of {width(preparation)} encoded columns needs an engine of as "
                 f"many inputs, got {engine.input_shape}; compile the estimator again"
             )
 
@@ -140,7 +147,7 @@ class TableEngine(_Predictor):
         return super()._about() | {"preparation": self.preparation}
 
     def _inputs(self, X: Any) -> NDArray[np.float32]:
-        return prepared.encode(self.preparation, _columns(self.preparation, X))
+        return encode(self.preparation, _columns(self.preparation, X))
 
 
 class ImageEngine(_Predictor):
@@ -184,7 +191,7 @@ class ImageEngine(_Predictor):
 
 def _columns(preparation: Preparation, X: Any) -> Columns:
     """Return the columns of a dict of arrays, a frame of any library, or a 2-d array."""
-    names = prepared.input_names(preparation)
+    names = input_names(preparation)
     if isinstance(X, Mapping):
         given = {str(name): X[name] for name in X}
     elif hasattr(X, "column_names"):  # Arrow
@@ -235,7 +242,7 @@ def _numbers(name: str, cells: NDArray[Any]) -> NDArray[np.float64]:
     numbers = np.empty(len(cells), np.float64)
     for row, cell in enumerate(cells.tolist()):
         try:
-            missing = cell is None or prepared.canonical(cell) is None
+            missing = cell is None or canonical(cell) is None
             numbers[row] = math.nan if missing else float(cell)
         except OverflowError:
             numbers[row] = math.inf
@@ -323,7 +330,7 @@ def restored(engine: Engine, about: Mapping[str, Any]) -> Engine | TableEngine |
         _must(len(engine.input_shape) == 3 and classes is not None, "images have classes")
         return ImageEngine(engine, classes=classes)
     target = _target(about["target"]) if "target" in about else None
-    checked = prepared.check(about["preparation"])
+    checked = check(about["preparation"])
     return TableEngine(engine, preparation=checked, classes=classes, target=target)
 
 
