@@ -7,8 +7,8 @@
 | dense1 | 1 | slabs of 64 rows, [slab][column][64] |
 | sell | 1, AVX-512 | slabs of 64 rows by blocks of 32 columns, looked up in registers |
 
-rows: `starts` [blocks + 1] bounds each block's entries in `order` (the output row) and `counts` (its
-number of weights), which are sorted by that number; `indices` holds the column of each value.
+rows: `starts` [blocks + 1] bounds each block's entries in `order` (the output row) and `counts`
+(its number of weights), which are sorted by that number; `indices` holds the column of each value.
 
 sell: slab by slab, `starts` [slabs + 1] counts the runs of blocks, `counts` holds for each run
 (blocks, then steps of each of the four groups of 16 lanes), `indices` the first column of each
@@ -220,11 +220,11 @@ def _rows(kept: Sparse, values: NDArray[Any], *, block: int | None) -> dict[str,
     entry = counts > 0
     entry[[0, -1]] = True
     into = np.lexsort((kept.columns, place[blocks, rows], blocks))
-    wide = kept.n_cols > 1 << 16
+    index_type = np.uint32 if kept.n_cols > 1 << 16 else np.uint16
     return {
         "n_blocks": n_blocks,
         "values": aligned(values[into]),
-        "indices": aligned(kept.columns[into].astype(np.uint32 if wide else np.uint16)),
+        "indices": aligned(kept.columns[into].astype(index_type)),
         "starts": np.concatenate([[0], np.cumsum(entry.sum(axis=1))]).astype(np.int32),
         "counts": counts[entry].astype(np.int32),
         "order": by_count[entry].astype(np.int32),
@@ -316,7 +316,7 @@ def _runs(
 ) -> tuple[NDArray[np.int32], NDArray[np.int32], list[NDArray[np.int64]], NDArray[np.int64]]:
     """Return for each slab its runs of blocks with one number of steps for each group.
 
-    A change of the numbers costs the processor a wrong guess, about ten steps' worth: blocks are
+    A change of the numbers costs the processor a wrong guess, worth a few steps: blocks are
     sorted, and numbers raised, where that costs less.
     """
     steps = steps.copy()
@@ -333,7 +333,7 @@ def _runs(
     return np.array(starts, np.int32), table, listed, steps
 
 
-GUESS = 10  # steps that a wrong guess of a branch costs
+GUESS = 4  # steps that a wrong guess of a branch costs, measured
 
 
 def _merged(rows: NDArray[np.int64]) -> list[slice]:
