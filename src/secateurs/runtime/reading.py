@@ -38,15 +38,8 @@ def _unwrapped(network: "nn.Module") -> "nn.Module":
         network = inner
 
 
-def _copied(network: "nn.Module", mask: Mapping[str, "Tensor"]) -> "nn.Module":
-    """Return a copy in evaluation with pruned weights at zero; other weights share their memory.
-
-    Raises:
-        InputError: a mask of another network, or a network that cannot be copied.
-    """
-    from torch import Tensor, nn
-
-    weights = dict(network.named_parameters(remove_duplicate=False))
+def _check_mask(weights: Mapping[str, "Tensor"], mask: Mapping[str, "Tensor"]) -> None:
+    """Refuse a mask of another network, or one that is not bool."""
     for name, kept in mask.items():
         weight = weights.get(name)
         if weight is None or weight.shape != kept.shape:
@@ -56,6 +49,20 @@ def _copied(network: "nn.Module", mask: Mapping[str, "Tensor"]) -> "nn.Module":
                 f"{tuple(kept.shape)} in the mask and {shape} in the network; make the mask from "
                 "this network's own weights"
             )
+        if str(kept.dtype) != "torch.bool":
+            raise InputError(f"a mask must be bool, got {name} ({kept.dtype}); pass kept != 0")
+
+
+def _copied(network: "nn.Module", mask: Mapping[str, "Tensor"]) -> "nn.Module":
+    """Return a copy in evaluation with pruned weights at zero; other weights share their memory.
+
+    Raises:
+        InputError: a mask of another network, or a network that cannot be copied.
+    """
+    from torch import Tensor, nn
+
+    weights = dict(network.named_parameters(remove_duplicate=False))
+    _check_mask(weights, mask)
     pruned = {id(weights[name]): ~kept for name, kept in mask.items()}
     memo: dict[int, Any] = {}
     for module in network.modules():
