@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         objectives,
         optimizers,
         regime,
+        runtime,
         schedules,
     )
     from secateurs.data.batches import Data
@@ -48,6 +49,7 @@ _MODULES = (
     "objectives",
     "optimizers",
     "regime",
+    "runtime",
     "schedules",
 )
 
@@ -70,6 +72,7 @@ __all__ = [
     "objectives",
     "optimizers",
     "regime",
+    "runtime",
     "schedules",
 ]
 

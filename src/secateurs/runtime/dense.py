@@ -120,6 +120,7 @@ def torch_runner(program: Program) -> Callable[[Floats], Floats] | None:
     shape = program.input_shape
 
     def run(x: Floats) -> Floats:
+        x = x if x.flags.writeable else x.copy()  # torch warns of others, though it only reads
         with torch.inference_mode():
             first = torch.from_numpy(x).view(-1, *shape)
             if len(shape) == 3:

@@ -6,6 +6,7 @@ import sys
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -78,6 +79,12 @@ def _split(program: Program) -> list[Program | Op]:
     return parts
 
 
+def _compressed(program: Program, precision: str) -> Callable[[], Program]:
+    """Return what unpacks a program, and holds its kept weights only."""
+    blob = storage.dump(storage.Stored(program=program, precision=precision))
+    return lambda: storage.parse(blob, verify=False).program
+
+
 class Engine:
     """Runs a compiled network; see `compile`.
 
@@ -86,6 +93,7 @@ class Engine:
         precision: of the weights of linear layers.
         kinds: kernels by tile size and operation, where they are known.
         tune: whether to measure the kernels now.
+        source: returns the program again, so that its weights need not stay in memory whole.
     """
 
     def __init__(
@@ -95,6 +103,7 @@ class Engine:
         precision: str = "fp32",
         kinds: Mapping[int, Mapping[int, str]] | None = None,
         tune: bool = True,
+        source: Callable[[], Program] | None = None,
     ) -> None:
         self.input_shape = program.input_shape
         self.output_shape = program.output_shape
@@ -108,9 +117,10 @@ class Engine:
         nets = [part for part in self._parts if isinstance(part, Net)]
         if kinds and len(self._parts) == 1 and nets:
             nets[0].use(kinds)
-        if tune:
-            for net in nets:
+        for net in nets:
+            if tune:
                 net.tune()
+            net.give_back(source or _compressed(net.program(), precision))
         self._only = nets[0] if len(self._parts) == 1 and nets else None
         self._lock = threading.Lock()
 
@@ -200,7 +210,7 @@ class Engine:
                     f"{part.name or 'a part'} left to torch must make shape {(rows, *shape)}, got "
                     f"{x.shape}; compile it with an example of this kind"
                 )
-            x = x.reshape(rows, -1)
+            x = x.reshape(rows, math.prod(shape))
         return x
 
     # --- what it is ------------------------------------------------------------------------------
@@ -295,7 +305,8 @@ class Engine:
         Raises:
             InputError: what is wrong with it.
         """
-        return cls._of(storage.parse(blob), tune=tune)
+        source = partial(storage.parse, blob, verify=False)
+        return cls._of(storage.parse(blob), source, tune=tune)
 
     @classmethod
     def read(
@@ -311,12 +322,23 @@ class Engine:
         Raises:
             InputError: what is wrong with the file.
         """
-        stored = storage.read(Path(path), verify=verify)
-        return cls._of(stored, tune=tune), dict(stored.about)
+        whole = storage.mapped(Path(path))
+        name = str(path)
+        stored = storage.parse(whole, verify=verify, name=name)
+        source = partial(storage.parse, whole, verify=False, name=name)
+        return cls._of(stored, source, tune=tune), dict(stored.about)
 
     @classmethod
-    def _of(cls, stored: storage.Stored, *, tune: bool) -> Self:
-        return cls(stored.program, precision=stored.precision, kinds=stored.kinds, tune=tune)
+    def _of(
+        cls, stored: storage.Stored, source: Callable[[], storage.Stored], *, tune: bool
+    ) -> Self:
+        return cls(
+            stored.program,
+            precision=stored.precision,
+            kinds=stored.kinds,
+            tune=tune,
+            source=lambda: source().program,
+        )
 
     def __reduce__(self) -> tuple[Callable[..., "Engine"], tuple[bytes]]:
         return Engine.from_bytes, (self.to_bytes(),)

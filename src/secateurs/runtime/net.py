@@ -61,6 +61,7 @@ class Net:
 
     def __init__(self, program: Program, *, precision: str) -> None:
         weighted = [op for op in program.ops if op.kind in ("linear", "conv2d")]
+        self.input_shape = program.input_shape
         self.output_shape = program.output_shape
         self.prunable = sum(op.weight.size for op in weighted if op.weight is not None)
         self.kept = sum(np.count_nonzero(op.weight) for op in weighted if op.weight is not None)
@@ -132,7 +133,8 @@ class Net:
             self.kinds[n] = {
                 i: kind
                 for i, kind in kinds.get(n, {}).items()
-                if kind in possible[i] or (is_block(kind) and "rows" in possible[i])
+                if i < len(possible)
+                and (kind in possible[i] or (is_block(kind) and "rows" in possible[i]))
             }
 
     def plan(self, n: int) -> Plan:
@@ -196,8 +198,8 @@ class Net:
             with self._lock:
                 if self._fallback is None:
                     self._fallback = fallback.runner(self.program())
-        made = self._fallback(x.reshape(len(x), *self.program().input_shape))
-        return made.reshape(len(x), -1)
+        made = self._fallback(x.reshape(len(x), *self.input_shape))
+        return made.reshape(len(x), self._shape[1])
 
     def tune(self) -> None:
         """Measure kernels, tiles and the dense path that torch has here, and take the fastest."""
@@ -237,7 +239,10 @@ class Net:
                 precision=self.precision,
             )
             seconds[kind] = np.zeros(len(program.ops))
-            np.add.at(seconds[kind], list(made.ops), time_steps(made, x, repeats=2))
+            once = time_steps(made, x, repeats=1)
+            repeats = min(10, max(1, int(_SECONDS / max(once.sum(), 1e-6))))
+            least = np.minimum(once, time_steps(made, x, repeats=repeats))
+            np.add.at(seconds[kind], list(made.ops), least)
         return {
             i: "dense" if seconds["dense"][i] < seconds["sparse"][i] else "sparse"
             for i in open_ones

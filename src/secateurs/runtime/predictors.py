@@ -334,7 +334,9 @@ def restored(engine: Engine, about: Mapping[str, Any]) -> Engine | TableEngine |
     return TableEngine(engine, preparation=checked, classes=classes, target=target)
 
 
-def load(path: str | Path, *, verify: bool = True) -> Engine | TableEngine | ImageEngine:
+def load(
+    path: str | Path, *, verify: bool = True, tune: bool = True
+) -> Engine | TableEngine | ImageEngine:
     """Return the engine that `save` wrote, with predict methods if it was an estimator's.
 
     The file is mapped: processes that load it share its pages. Nothing in it is trusted: sizes,
@@ -343,11 +345,12 @@ def load(path: str | Path, *, verify: bool = True) -> Engine | TableEngine | Ima
     Args:
         path: of the file.
         verify: whether to compare the checksum of its weights, too.
+        tune: whether to measure the kernels here, or to use those that the file names.
 
     Raises:
         InputError: what is wrong with the file.
     """
-    engine, about = Engine.read(path, verify=verify)
+    engine, about = Engine.read(path, verify=verify, tune=tune)
     try:
         return restored(engine, about)
     except InputError as err:

@@ -2,7 +2,6 @@
 
 import ctypes
 import functools
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 from secateurs.runtime import native
 from secateurs.runtime.net import Net
 from secateurs.runtime.pack import aligned
+from secateurs.runtime.placing import taps
 from secateurs.runtime.plan import time_steps
 from secateurs.runtime.program import Op
 from secateurs.runtime.tuning import cover, density, fastest, split_kind
@@ -103,23 +103,36 @@ def _shown(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def _limit(
-    op: Op, kernel: str, *, n: int, positions: int, n_bytes: int, far: bool
-) -> tuple[float, float, str]:
-    """Return multiply-adds in FLOP, bytes that must be read, and from which cache."""
+def _products(op: Op, source: tuple[int, ...], *, whole: bool) -> int:
+    """Return the multiply-adds of one sample: of all weights, or of those that are kept.
+
+    Those that only meet padding are none.
+    """
+    assert op.weight is not None
+    kept = np.ones_like(op.weight, bool) if whole else op.weight != 0
+    if op.kind == "linear":
+        return int(np.count_nonzero(kept))
+    meets = []  # by axis, for each tap the output pixels that meet a pixel through it
+    for n, m, k, step, pad in zip(
+        source[1:], op.shape[1:], op.kernel, op.stride, op.padding, strict=True
+    ):
+        inside = taps(n, m, kernel=k, stride=step, padding=pad)
+        meets.append(np.array([sum(tap in places for places in inside) for tap in range(k)]))
+    return int((kept.sum(axis=(0, 1)) * meets[0][:, None] * meets[1]).sum())
+
+
+def _limit(op: Op, kernel: str, *, n: int, work: float, n_bytes: int, far: bool) -> Any:
+    """Return the bytes that must be read for so many FLOP, and the cache that they come from."""
     assert op.weight is not None
     name, block = split_kind(kernel)
-    whole = name in ("dense", "dense1")
-    n_weights = op.weight.size if whole else int(np.count_nonzero(op.weight))
-    work = 2.0 * n_weights * positions * n
     if op.kind == "linear" and n == 1:
-        return work, float(n_bytes), "L3" if far else "L2"
-    if whole:
-        return work, 0.0, "fma"
-    operands = 4 * n * min(block or op.weight.shape[1], op.weight.shape[1])
-    near = op.kind == "conv2d" or operands <= _NEAR
+        return n_bytes, "L3" if far else "L2"
+    if name in ("dense", "dense1"):
+        return 0, "fma"
+    columns = op.weight[0].size
+    near = name == "sparse" or 4 * n * min(block or columns, columns) <= _NEAR
     # without sums of several rows in registers each product reads its own operand
-    return work, 2 * work, "L1" if near else "L2"
+    return 2 * work, "L1" if near else "L2"
 
 
 def rows_of(net: Net, *, batch: int) -> tuple[list[dict[str, Any]], int, dict[str, float]]:
@@ -156,8 +169,9 @@ def rows_of(net: Net, *, batch: int) -> tuple[list[dict[str, Any]], int, dict[st
             continue
         n_bytes = net.packed_bytes(i, n=n)
         row["bytes"] = n_bytes
-        positions = math.prod(op.shape[1:])
-        work, read, source = _limit(op, kernel, n=n, positions=positions, n_bytes=n_bytes, far=far)
+        whole = kernel in ("dense", "dense1")
+        work = 2.0 * n * _products(op, program.shape(op.inputs[0]), whole=whole)
+        read, source = _limit(op, kernel, n=n, work=work, n_bytes=n_bytes, far=far)
         least = max(work / limits["fma"], read / limits[source] if read else 0.0)
         compute = work / limits["fma"] >= least
         row |= {

@@ -32,7 +32,18 @@ from numpy.typing import NDArray
 from secateurs.errors import InputError
 from secateurs.runtime.program import Op, Program, check
 
-__all__ = ["FORMAT", "MAGIC", "PRECISIONS", "Stored", "dump", "parse", "read", "rounded", "write"]
+__all__ = [
+    "FORMAT",
+    "MAGIC",
+    "PRECISIONS",
+    "Stored",
+    "dump",
+    "mapped",
+    "parse",
+    "read",
+    "rounded",
+    "write",
+]
 
 MAGIC = b"SECATEUR"
 FORMAT = 1
@@ -532,8 +543,24 @@ def parse(blob: bytes | mmap.mmap | Bytes, *, verify: bool = True, name: str = "
         ) from err
 
 
+def mapped(path: Path) -> Bytes:
+    """Return a file's bytes, mapped: processes share its pages.
+
+    Raises:
+        InputError: cannot be read, or is empty.
+    """
+    try:
+        if not path.stat().st_size:
+            raise InputError(f"{path} must be a file that secateurs.runtime wrote, but it is empty")
+        return np.memmap(path, np.uint8, mode="r")
+    except OSError as err:
+        raise InputError(
+            f"cannot read {path}: {err.strerror or err}; pass a file that was saved"
+        ) from err
+
+
 def read(path: Path, *, verify: bool = True) -> Stored:
-    """Return what a file holds; it is mapped, so that processes share its pages.
+    """Return what a file holds.
 
     Args:
         path: of the file.
@@ -542,12 +569,4 @@ def read(path: Path, *, verify: bool = True) -> Stored:
     Raises:
         InputError: cannot be read, or what is wrong with it.
     """
-    try:
-        if not path.stat().st_size:
-            raise InputError(f"{path} must be a file that secateurs.runtime wrote, but it is empty")
-        whole = np.memmap(path, np.uint8, mode="r")
-    except OSError as err:
-        raise InputError(
-            f"cannot read {path}: {err.strerror or err}; pass a file that was saved"
-        ) from err
-    return parse(whole, verify=verify, name=str(path))
+    return parse(mapped(path), verify=verify, name=str(path))
