@@ -36,7 +36,7 @@ import runtime_engines as engines
 import torch
 from runtime_engines import AbsentError, Case
 from runtime_networks import COMPRESSIONS, NETWORKS, TRAINED, flops, folded, inputs
-from runtime_rows import rows_of, table, times
+from runtime_rows import rows_of, table, times, unsteady
 
 BATCHES = (1, 32, 128, 1024)
 MODELS = Path("runs/runtime")
@@ -210,6 +210,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--during")
     parser.add_argument("--out", type=Path, default=MODELS / "bench.jsonl")
     parser.add_argument("--again", action="store_true", help="measure rows that are there, too")
+    parser.add_argument("--unsteady", action="store_true", help="again, where neighbours slowed it")
     parser.add_argument("--table", action="store_true")
     return parser.parse_args()
 
@@ -250,6 +251,9 @@ def main() -> None:
         ]
     )
     there = {} if args.again else {tuple(r["key"]): r for r in rows_of(args.out)}
+    if args.unsteady:
+        disturbed = unsteady(list(there.values()))
+        there = {key: row for key, row in there.items() if key not in disturbed}
     for name, density, masked, batch in wanted:
         key = (name, round(1 / density, 4), masked, batch, args.threads, args.isa or "")
         row = there.get(key, {"engines": {}, "absent": {}})

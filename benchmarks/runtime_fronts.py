@@ -5,14 +5,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from runtime_models import COMPRESSIONS
 
 # Which calls give the same predictions, by the row of accuracies that tells them.
 SAME = {
     "ours": ("ours", "ort", "onednn"),
-    "ort": ("ours", "ort", "onednn"),
     "ours_int8": ("ours_int8",),
     "ort_int8": ("ort_int8",),
-    "xgboost": ("xgboost",),
+    "xgboost": ("xgboost", "ort"),
     "catboost": ("catboost", "ort"),
 }
 LABELS = {"ours": "", "ours_int8": ", int8", "ort_int8": ", ORT int8"}
@@ -34,8 +34,8 @@ class Point:
 
 
 def error(values: np.ndarray) -> float:
-    """Return the standard error of a mean."""
-    return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("nan")
+    """Return the standard error of a mean; 0 of one value, which has none."""
+    return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else 0.0
 
 
 def points(fitted: list[dict], clocked: list[dict], table: str, family: Callable) -> list[Point]:
@@ -109,41 +109,74 @@ def _costs(batches: list[int]) -> dict[str, Callable[[Point], float]]:
 
 
 def _models(own: list[Point], costs: dict) -> None:
+    """Print a line a model: its fp32 and int8 forms side by side."""
     fronts = {name: front(own, cost) for name, cost in costs.items()}
     batches = sorted(own[0].latency)
-    head = ["model", "test accuracy, %", *(f"us, batch {b}" for b in batches), "kB", "CPU s to fit"]
+    named = {p.name: p for p in own}
+    one = ["test, %", *(f"us, {b}" for b in batches), "kB"]
+    head = ["model", *one, *(f"int8 {what}" for what in one)]
+    head += [*(f"ORT int8 us, {b}" for b in batches), "CPU s to fit", "on the front of"]
     lines = []
     for point in sorted(own, key=lambda p: (p.family, -p.n_bytes)):
-        us = [f"{point.latency[b][0]:.4g} ({point.latency[b][1]})" for b in batches]
-        on = [name for name, several in fronts.items() if point in several]
-        costs_ = [f"{point.n_bytes / 1e3:.4g}", f"{point.seconds:.3g}"]
-        lines.append([point.name, _percent(point.test), *us, *costs_, ", ".join(on)])
-    _print([*head, "on the front of"], lines)
+        if ", int8" in point.name or ", ORT" in point.name:
+            continue
+        line = [point.name]
+        forms = [p for p in (point, named.get(f"{point.name}, int8")) if p]
+        for form in forms:
+            us = [f"{form.latency[b][0]:.4g} ({form.latency[b][1]})" for b in batches]
+            if form is not point:
+                us = [f"{form.latency[b][0]:.4g}" for b in batches]
+            line += [_percent(form.test), *us, f"{form.n_bytes / 1e3:.4g}"]
+        line += ["-"] * (1 + 2 * len(one) - len(line))
+        other = named.get(f"{point.name}, ORT int8")
+        line += [f"{other.latency[b][0]:.4g}" if other else "-" for b in batches]
+        forms += [other] if other else []
+        on = [
+            f"{name}{p.name.removeprefix(point.name)}"
+            for name, several in fronts.items()
+            for p in forms
+            if p in several
+        ]
+        lines.append([*line, f"{point.seconds:.3g}", "; ".join(on)])
+    _print(head, lines)
     for name, several in fronts.items():
         steps = " → ".join(f"{p.name} ({100 * p.test.mean():.2f})" for p in several)
-        print(f"\nFront of {name}: {steps}")
+        print(f"\nFront of {name}, cheapest first: {steps}")
 
 
-def _against(own: list[Point], costs: dict, family: str, title: str) -> None:
-    """Print, for each ticket, the cheapest rival that is as good."""
-    rivals = [p for p in own if p.family == family]
-    lines = []
-    for ticket in (p for p in own if p.name.startswith("ticket") and "," not in p.name):
-        for name, cost in costs.items():
-            other = as_good(ticket, rivals, cost)
-            if other is None:
-                lines.append([ticket.name, name, "none", "-", "-", "ticket"])
-                continue
-            more, ratio = other.test - ticket.test, cost(ticket) / cost(other)
-            lines.append([ticket.name, name, other.name, f"{_percent(more)}", f"{ratio:.2f}"])
-            lines[-1].append("rival" if ratio > 1 else "ticket")
-    print(f"\nThe cheapest of {title} that is as good as each ticket (fp32) on validation rows\n")
-    head = ["ticket", "cost", "rival", "its test accuracy - ticket's"]
-    _print([*head, "ticket's cost / rival's", "cheaper"], lines)
+def _cell(ticket: Point, other: Point | None, cost: Callable[[Point], float]) -> str:
+    if other is None:
+        return "none"
+    more = other.test - ticket.test
+    ratio = cost(ticket) / cost(other)
+    return f"{other.name}: {ratio:.2f}x, {100 * more.mean():+.2f} ± {100 * error(more):.2f}"
+
+
+def _against(own: list[Point], costs: dict, families: tuple[str, ...]) -> dict[str, int]:
+    """Print the cheapest rivals that are as good; return how often one is cheaper, by family."""
+    print(
+        "\nCheapest rival that is as good as the ticket (fp32) on validation rows: the ticket's "
+        "cost over its own (above 1 the rival is cheaper), and its test accuracy less the ticket's"
+    )
+    cheaper = dict.fromkeys(families, 0)
+    for name, cost in costs.items():
+        lines = []
+        for ticket in (p for p in own if p.name.startswith("ticket") and "," not in p.name):
+            line = [ticket.name]
+            for family in families:
+                other = as_good(ticket, [p for p in own if p.family == family], cost)
+                cheaper[family] += other is not None and cost(other) < cost(ticket)
+                line.append(_cell(ticket, other, cost))
+            lines.append(line)
+        print(f"\nCost: {name}\n")
+        _print(["ticket", *families], lines)
+    return cheaper
 
 
 def show(fitted: list[dict], clocked: list[dict], family: Callable) -> None:
     """Print the tables of every set."""
+    total: dict[str, int] = {}
+    asked = 0
     for table in dict.fromkeys(row["table"] for row in clocked):
         own = points(fitted, clocked, table, family)
         if not own:
@@ -152,12 +185,20 @@ def show(fitted: list[dict], clocked: list[dict], family: Callable) -> None:
         print(f"\n### {table}: {n} split{'s' * (n > 1)}, mean ± standard error over them\n")
         costs = _costs(sorted(own[0].latency))
         _models(own, costs)
-        for title in ("dense networks", "XGBoost", "CatBoost"):
-            _against(own, costs, title, title)
+        families = ("dense networks", "XGBoost", "CatBoost")
+        for family_, n in _against(own, costs, families).items():
+            total[family_] = total.get(family_, 0) + n
+        asked += len(COMPRESSIONS) * len(costs)
+    print(f"\nOf {asked} tickets and costs, a rival that is as good is cheaper:", total)
     if clocked:
         last = clocked[-1]
         loads = [row["load"] for row in clocked]
         print("\nMachine:", json.dumps(last["machine"]))
         print(f"Load {min(loads):.1f} to {max(loads):.1f}; at least {last['rounds']} rounds")
-        for row in {(r["table"], r["batch"]): r for r in clocked}.values():
-            print(f"Columns of {row['batch']} rows of {row['table']}: {row['columns']:.0f} us")
+        print("\nFrom the values of a table to probabilities, ticket-8, microseconds\n")
+        latest = {(r["table"], r["batch"]): r for r in clocked}.values()
+        names = list(last["whole"])
+        lines = [
+            [r["table"], str(r["batch"]), *(f"{r['whole'][n]:.4g}" for n in names)] for r in latest
+        ]
+        _print(["table", "batch", *names], lines)

@@ -40,6 +40,26 @@ def _best(row: dict) -> str | None:
     return min(us, key=us.get) if us else None
 
 
+def unsteady(rows: list[dict], *, more: float = 1.15) -> set[tuple]:
+    """Return the keys of rows in which a dense engine was slower than beside another mask.
+
+    Masks do not change its time: neighbours on the machine did.
+    """
+    least: dict[tuple, float] = {}
+    for row in rows:
+        for engine in DENSE:
+            if engine in times(row):
+                of = (engine, row["key"][0], *row["key"][2:])
+                least[of] = min(least.get(of, np.inf), times(row)[engine])
+    return {
+        tuple(row["key"])
+        for row in rows
+        for engine in ("onednn", "ort", "openvino")
+        if engine in times(row)
+        and times(row)[engine] > more * least[(engine, row["key"][0], *row["key"][2:])]
+    }
+
+
 def gain(row: dict, engine: str = "ours", over: str | None = None) -> float | None:
     """Return how many times as fast an engine is as another, or as the best dense fp32 one."""
     us, over = times(row), over or _best(row)

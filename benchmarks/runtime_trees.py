@@ -86,6 +86,26 @@ def read_xgboost(blob: bytes) -> Callable:
     return _xgboost_call(booster)
 
 
+def xgboost_onnx(blob: bytes, named: list[int]) -> Callable:
+    """Return a stored model in ONNX Runtime, which takes numbers only.
+
+    Raises:
+        AbsentError: there are categories, or no converter.
+    """
+    if any(named):
+        raise AbsentError("there is no ONNX of an XGBoost model with categories")
+    _imported("onnxmltools")
+    from onnxmltools.convert import convert_xgboost
+    from onnxmltools.convert.common.data_types import FloatTensorType
+
+    booster = _imported("xgboost").Booster()
+    booster.load_model(bytearray(blob))
+    booster.feature_names = booster.feature_types = None  # the converter takes f0, f1, ... only
+    kind = FloatTensorType([None, len(named)])
+    run = _session(convert_xgboost(booster, initial_types=[("x", kind)]).SerializeToString(), 1)
+    return lambda x: run(["probabilities"], {"x": x})[0]
+
+
 def catboost(x, y, codes: Codes, *, seed: int) -> dict[str, dict]:
     """Return models by name, one fit each: the learning rate goes with the number of trees."""
     cb = _imported("catboost")
