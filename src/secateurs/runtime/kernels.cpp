@@ -391,8 +391,9 @@ void dense_one(const Layer& layer, const float* x, float* y) {
 // ---------------------------------------------------------------------------------------- sell
 
 #if defined(SECATEURS_VARIANT_AVX512)
-// Batch of one: slabs of 64 rows by blocks of 32 columns, no gathers. The 32 inputs of a block
-// stand in two registers and are looked up there (vpermi2ps). In each block the 64 rows are sorted
+// Batch of one: slabs of 64 rows by blocks of 31 columns, no gathers. The inputs of a block stand
+// in two registers and are looked up there (vpermi2ps); place 31 is zero, which is what the slots
+// that pad a row look up, so that an infinity elsewhere does not reach them. In each block the 64 rows are sorted
 // by their number of weights into four groups of 16 lanes, so that a group wastes few slots; the
 // four partial sums are then permuted back into the order of the slab.
 
@@ -440,13 +441,13 @@ void sell(const Layer& layer, const float* x, float* y) {
         const int64_t column = *block++;
         const int64_t left = layer.n_cols - column;
         __m512 lo, hi;
-        if (left >= 32) {
+        if (left >= 31) {
           lo = _mm512_loadu_ps(x + column);
-          hi = _mm512_loadu_ps(x + column + 16);
+          hi = _mm512_maskz_loadu_ps(0x7fff, x + column + 16);
         } else {
           const uint32_t mask = (1u << left) - 1;
           lo = _mm512_maskz_loadu_ps(mask & 0xffff, x + column);
-          hi = _mm512_maskz_loadu_ps(mask >> 16, x + column + 16);
+          hi = left > 16 ? _mm512_maskz_loadu_ps(mask >> 16, x + column + 16) : __m512{};
         }
         const uint8_t* places = p;
         p += 64;

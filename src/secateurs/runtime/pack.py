@@ -5,7 +5,7 @@
 | dense | multiples of 16 | panels of 12 rows, [panel][column][12] |
 | rows | 1 and multiples of 16 | row after row, in blocks of columns if asked |
 | dense1 | 1 | slabs of 64 rows, [slab][column][64] |
-| sell | 1, AVX-512 | slabs of 64 rows by blocks of 32 columns, looked up in registers |
+| sell | 1, AVX-512 | slabs of 64 rows by blocks of 31 columns, looked up in registers |
 
 rows: `starts` [blocks + 1] bounds each block's entries in `order` (the output row) and `counts`
 (its number of weights), which are sorted by that number; `indices` holds the column of each value.
@@ -14,6 +14,7 @@ sell: slab by slab, `starts` [slabs + 1] counts the runs of blocks, `counts` hol
 (blocks, then steps of each of the four groups of 16 lanes), `indices` the first column of each
 block, and `values` for each block 64 bytes (the place of each row among the sorted ones), then for
 each group a word of sixteen 32-bit lanes (six 5-bit columns each) before every six value vectors.
+A slot that is padding has column 31, where the kernel holds a zero.
 """
 
 from dataclasses import dataclass
@@ -31,7 +32,8 @@ PRECISIONS = ("fp32", "bf16", "int8")
 
 PANEL = 12  # rows of a panel of the dense kernel
 SLAB = 64  # rows of a slab of the kernels for one sample
-LOOKUP = 32  # columns that two registers hold
+LOOKUP = 31  # columns that two registers hold, with one place left for a zero
+UNUSED = np.uint32((1 << 30) - 1)  # a lane of which no column is used
 PER_WORD = 6  # 5-bit columns in a 32-bit lane
 
 Floats = NDArray[np.float32]
@@ -188,6 +190,8 @@ def _reduced(kept: Sparse, *, precision: str) -> tuple[NDArray[Any], Floats | No
     if precision == "bf16":
         return _bf16(kept.values), None
     if precision == "int8":
+        if not np.isfinite(kept.values).all():
+            raise InputError("int8 needs finite weights, got NaN or infinity; use fp32 or bf16")
         rows = _row_ids(kept)
         largest = np.zeros(len(kept.counts), np.float32)
         np.maximum.at(largest, rows, np.abs(kept.values))
@@ -298,9 +302,15 @@ def _sell(kept: Sparse, values: NDArray[Any]) -> dict[str, Any]:
     at_value = at_word + 64 + (step % PER_WORD) * vector + lane * values.itemsize
     as_bytes = values.view(np.uint8).reshape(-1, values.itemsize)
     data[at_value[:, None] + np.arange(values.itemsize)] = as_bytes
+    # Padding looks up the last place: all bits are set until a column clears some.
     lanes = data.view(np.uint32)
-    shifted = (kept.columns % LOOKUP).astype(np.uint32) << (5 * (step % PER_WORD)).astype(np.uint32)
-    np.bitwise_or.at(lanes, at_word // 4 + lane, shifted)
+    counted = np.arange(int(words.max(initial=0)))
+    owner = np.nonzero(words[slab_of, sequence][:, :, None] > counted)
+    first_word = (begin[:, :, None] + 64 + before)[slab_of, sequence][owner[:2]]
+    lanes[(first_word + owner[2] * (64 + PER_WORD * vector))[:, None] // 4 + np.arange(16)] = UNUSED
+    cleared = (LOOKUP - kept.columns % LOOKUP).astype(np.uint32)
+    cleared <<= (5 * (step % PER_WORD)).astype(np.uint32)
+    np.bitwise_and.at(lanes, at_word // 4 + lane, ~cleared)
     return {
         "n_blocks": n_slabs,
         "values": data,
