@@ -3,7 +3,7 @@
     python benchmarks/runtime_models.py pareto      train the networks first; goes on where it was
     python benchmarks/bench_pareto.py fit           accuracies of networks and trees, every split
     python benchmarks/bench_pareto.py time          latencies, one split, all engines interleaved
-    python benchmarks/bench_pareto.py table         what is there, the Pareto fronts, who wins where
+    python benchmarks/bench_pareto.py table [--html PAGE]   what is there, fronts, who wins where
 
 Networks run in ours (fp32, and int8 weights) and in ONNX Runtime (fp32, and dynamic int8); the
 dense ones of every width are trained by the tickets' own recipe. XGBoost and CatBoost have their
@@ -24,12 +24,14 @@ from pathlib import Path
 
 import numpy as np
 import runtime_engines as engines
+import runtime_fronts as fronts
 import runtime_trees as trees
 import torch
 from bench_runtime import _quiet, limits, machine, timed
 from runtime_engines import AbsentError, Case
 from runtime_models import COMPRESSIONS, N_SPLITS, ROOT, TABLES, WIDTHS, rows
 from runtime_networks import chain
+from runtime_page import save
 
 from secateurs import runtime
 from secateurs.loading import load
@@ -212,6 +214,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--budget", type=float, default=8.0)
     parser.add_argument("--during")
+    parser.add_argument("--html", type=Path, help="of table: a page of figures, too")
     parser.add_argument("--out", type=Path, default=ROOT)
     args = parser.parse_args()
     wanted = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
@@ -235,9 +238,12 @@ def main() -> None:
                 _append(clocked, row)
                 print(table, batch, f"{len(row['latency'])} models", flush=True)
     else:
-        from runtime_fronts import show
-
-        show(_lines(fitted), _lines(clocked), family)
+        found = _lines(fitted), _lines(clocked)
+        fronts.show(*found, family)
+        if args.html:
+            names = dict.fromkeys(row["table"] for row in found[1])
+            own = {name: fronts.points(*found, name, family) for name in names}
+            save(args.html, {k: v for k, v in own.items() if v}, "bench_pareto.py table --html")
 
 
 if __name__ == "__main__":
