@@ -137,7 +137,10 @@ def machine() -> dict:
             libraries[name] = version(name)
         except PackageNotFoundError:
             libraries[name] = "absent"
-    return {"cpu": cpu, "has": has, "cores": os.cpu_count(), "libraries": libraries}
+    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
+    about = {"commit": commit, "cores": os.cpu_count(), "libraries": libraries}
+    return {"cpu": cpu, "has": has, **about}
 
 
 def _reported(run) -> list | None:

@@ -11,6 +11,10 @@ from secateurs.report.scatter import accuracy_against_cost
 FAMILIES = {"XGBoost": "other models", "CatBoost": "other models"}
 
 
+def _column(batch: int) -> str:
+    return f"microseconds for {batch:,} row{'s' * (batch > 1)}"
+
+
 def _frame(own: list[Point]) -> pd.DataFrame:
     """Return the fp32 networks and the trees as the figure reads them."""
     return pd.DataFrame(
@@ -23,7 +27,7 @@ def _frame(own: list[Point]) -> pd.DataFrame:
                 "seed": 0,
                 "test.accuracy": point.test[i],
                 "size.bytes": point.n_bytes,
-                **{f"us a call of {b} rows": us for b, (us, _) in point.latency.items()},
+                **{_column(b): us for b, (us, _) in point.latency.items()},
             }
             for point in own
             if "int8" not in point.name
@@ -53,7 +57,7 @@ def save(path: Path, tables: dict[str, list[Point]], command: str) -> None:
     """
     sections = []
     for table, own in tables.items():
-        costs = [f"us a call of {b} rows" for b in sorted(own[0].latency)]
+        costs = map(_column, sorted(own[0].latency))
         figures = [_figure(table, own, cost, command) for cost in (*costs, "size.bytes")]
         sections.append(Section(title=table, blocks=figures))
     write(path, render("Accuracy, latency and bytes on one thread", sections))
