@@ -8,11 +8,10 @@ rows, which are sorted by their number of weights. Dense ones: `values` [part, r
 channels, R] with rows R together, and offsets [part, taps, channels].
 
 Positions are grouped by the taps that fall inside of the image; `ranges` lists for each group pairs
-(from, to) of taps, and `blocks` up to eight vectors of positions of one group each.
+(from, to) of taps, and `blocks` runs of vectors of positions of one group each.
 """
 
 import ctypes
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,18 +27,19 @@ __all__ = ["LANES", "Conv", "PackedConv", "Positions", "pack_conv", "positions",
 
 LANES = {"avx512": 16, "avx2": 8, "portable": 4}
 DENSE_ROWS = {"avx512": 6, "avx2": 4, "portable": 4}
-VECTORS = 8  # of a block
+VECTORS = {"avx512": 16, "avx2": 8, "portable": 8}  # of a block
+RUNS = (8, 4, 3, 2, 1)  # of a block
 DENSE_VECTORS = {"avx512": 4, "avx2": 3, "portable": 3}
-NEAR = 32768  # bytes of pixels that a part may touch
-WEIGHTS = 262144  # bytes of weights from which parts go around blocks
+NEAR = 98304  # bytes of pixels that a part may touch, by measurement: twice the nearest cache
 
 BLOCK = np.dtype(
     [
-        ("count", "<i4"),
+        ("n_runs", "<i4"),
+        ("length", "<i4"),
         ("group", "<i4"),
-        ("in", "<i4", (VECTORS,)),
-        ("out", "<i4", (VECTORS,)),
-        ("mask", "<i4", (VECTORS,)),
+        ("mask", "<i4"),
+        ("in", "<i4", (RUNS[0],)),
+        ("out", "<i4", (RUNS[0],)),
     ]
 )
 
@@ -55,7 +55,7 @@ class Conv(ctypes.Structure):
         ("n_parts", ctypes.c_int32),
         ("n_taps", ctypes.c_int32),
         ("n_blocks", ctypes.c_int32),
-        ("parts_outside", ctypes.c_int32),
+        ("gap", ctypes.c_int32),
         ("unit", ctypes.c_int64),
         ("values", ctypes.c_void_p),
         ("offsets", ctypes.c_void_p),
@@ -158,10 +158,10 @@ def _n_parts(step: Step, *, n: int) -> int:
     ys, xs = _alive(step)
     pitch = step.inputs[0].known.pitch
     if n == 1:
-        floats = VECTORS * 16 + 2 * 16 + (len(ys) - 1) * pitch
+        floats = 8 * 16 + 2 * 16 + (len(ys) - 1) * pitch
         floats = min(floats, step.inputs[0].known.plane) * max(1, step.inputs[0].phases)
     else:
-        floats = 16 * len(ys) * (len(xs) + (VECTORS - 1) * op.stride[1])
+        floats = 16 * (len(ys) + 3 * op.stride[0]) * (len(xs) + 3 * op.stride[1])
         floats = min(floats, 16 * step.inputs[0].shape[1] * step.inputs[0].shape[2])
     channels = step.inputs[0].shape[0]
     return -(-channels // max(1, min(channels, NEAR // (4 * floats))))
@@ -244,7 +244,7 @@ def positions(step: Step, *, n: int, isa: str, kind: str) -> Positions:
         kind: sparse or dense: how many vectors a block has.
     """
     lanes = LANES[isa]
-    most = DENSE_VECTORS[isa] if kind == "dense" else VECTORS
+    most = DENSE_VECTORS[isa] if kind == "dense" else VECTORS[isa]
     if n == 1:
         return _flat_positions(step, lanes=lanes, most=most)
     op = step.geometry
@@ -252,27 +252,32 @@ def positions(step: Step, *, n: int, isa: str, kind: str) -> Positions:
     ys, xs = _alive(step)
     of_y = [(ys.index(r[0]), ys.index(r[-1]) + 1) if r else (0, 0) for r in _axis_taps(step, 0)]
     of_x = [(xs.index(r[0]), xs.index(r[-1]) + 1) if r else (0, 0) for r in _axis_taps(step, 1)]
-    members: dict[tuple[Any, ...], list[tuple[int, int]]] = {}
-    for y, y_range in enumerate(of_y):
-        for x, x_range in enumerate(of_x):
-            source = (y * op.stride[0] * width + x * op.stride[1]) * n
-            out = (y * out_width + x) * n
-            members.setdefault((y_range, x_range), []).extend(
-                (source + s, out + s) for s in range(0, n, lanes)
-            )
     groups = [0]
     ranges: list[tuple[int, int]] = []
-    blocks: list[tuple[int, list[Any]]] = []
-    for group, (((y0, y1), (x0, x1)), places) in enumerate(members.items()):
-        pairs = [(y * len(xs) + x0, y * len(xs) + x1) for y in range(y0, y1)] if x1 > x0 else []
-        ranges.extend(_joined(pairs))
-        groups.append(len(ranges))
-        blocks.extend((group, part) for part in _split(places, most=most))
+    blocks: list[tuple[Any, ...]] = []
+    for (y0, y1), rows in _alike(of_y):
+        for (x0, x1), columns in _alike(of_x):
+            pairs = [(y * len(xs) + x0, y * len(xs) + x1) for y in range(y0, y1)]
+            ranges.extend(_joined(pairs) if x1 > x0 else [])
+            # Runs of floats that lie together in the input and in the output.
+            wide = len(columns) if op.stride[1] == 1 else 1
+            runs = [
+                (
+                    (y * op.stride[0] * width + x * op.stride[1]) * n,
+                    (y * out_width + x) * n,
+                )
+                for y in rows
+                for x in columns[::wide]
+            ]
+            for part, at, length in _tiled(len(runs), wide * n // lanes, most=most):
+                places = [(a + at * lanes, b + at * lanes) for a, b in runs[part]]
+                blocks.append((length, len(groups) - 1, places))
+            groups.append(len(ranges))
     table = np.zeros(len(blocks), BLOCK)
-    for row, (group, part) in zip(table, blocks, strict=True):
-        row["count"], row["group"] = len(part), group
-        row["in"][: len(part)] = [source for source, _ in part]
-        row["out"][: len(part)] = [out for _, out in part]
+    for row, (length, group, places) in zip(table, blocks, strict=True):
+        row["n_runs"], row["length"], row["group"] = len(places), length, group
+        row["in"][: len(places)] = [source for source, _ in places]
+        row["out"][: len(places)] = [out for _, out in places]
     return Positions(
         groups=np.array(groups, np.int32),
         ranges=np.array(ranges, np.int32).reshape(-1),
@@ -291,11 +296,45 @@ def _joined(pairs: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
     return out
 
 
-def _split(places: list[Any], *, most: int) -> list[list[Any]]:
-    """Return consecutive parts of nearly one size, none of more than `most`."""
-    n_parts = -(-len(places) // most)
-    bounds = [i * len(places) // n_parts for i in range(n_parts + 1)]
-    return [places[a:b] for a, b in itertools.pairwise(bounds)]
+def _alike(ranges: list[tuple[int, int]]) -> list[tuple[tuple[int, int], list[int]]]:
+    """Return neighbouring pixels along an axis that meet the same taps."""
+    found: list[tuple[tuple[int, int], list[int]]] = []
+    for pixel, taps_ in enumerate(ranges):
+        if found and found[-1][0] == taps_:
+            found[-1][1].append(pixel)
+        else:
+            found.append((taps_, [pixel]))
+    return found
+
+
+def _tiled(n_runs: int, length: int, *, most: int) -> list[tuple[slice, int, int]]:
+    """Return a cut of runs of vectors into blocks of at most `most`: runs, first vector, length.
+
+    Of blocks of one size, nearly square ones share most of what they read.
+    """
+    sizes = [(r, min(length, most // r)) for r in RUNS if r <= min(n_runs, most)]
+    runs, longest = max(sizes, key=lambda size: (size[0] * size[1], -size[0] - size[1]))
+    cuts = []
+    at = 0
+    for size in _even(n_runs, most=runs):
+        while size:
+            part = next(r for r in RUNS if r <= size)
+            cuts.append(slice(at, at + part))
+            at += part
+            size -= part
+    blocks = []
+    for part in cuts:
+        start = 0
+        for size in _even(length, most=longest):
+            blocks.append((part, start, size))
+            start += size
+    return blocks
+
+
+def _even(n: int, *, most: int) -> list[int]:
+    """Return the sizes of the fewest parts of n of at most `most` each, nearly equal."""
+    n_parts = -(-n // most)
+    return [(i + 1) * n // n_parts - i * n // n_parts for i in range(n_parts)]
 
 
 def _flat_positions(step: Step, *, lanes: int, most: int) -> Positions:
@@ -304,12 +343,11 @@ def _flat_positions(step: Step, *, lanes: int, most: int) -> Positions:
     n_vectors = -(-height * pitch // lanes)
     pixels = np.arange(n_vectors * lanes)
     inside = (pixels % pitch < width) & (pixels < height * pitch)
-    parts = _split(list(range(n_vectors)), most=most)
-    table = np.zeros(len(parts), BLOCK)
-    for row, part in zip(table, parts, strict=True):
-        row["count"] = len(part)
-        row["in"][: len(part)] = row["out"][: len(part)] = np.array(part) * lanes
-        row["mask"][: len(part)] = part
+    sizes = _even(n_vectors, most=most)
+    table = np.zeros(len(sizes), BLOCK)
+    table["n_runs"], table["length"] = 1, sizes
+    table["mask"] = np.cumsum(sizes) - sizes
+    table["in"][:, 0] = table["out"][:, 0] = table["mask"] * lanes
     n_taps = len(_alive(step)[0]) * len(_alive(step)[1])
     return Positions(
         groups=np.array([0, 1], np.int32),
@@ -329,7 +367,6 @@ def struct(step: Step, packed: PackedConv, where: Positions, *, unit: int) -> Co
         n_parts=packed.n_parts,
         n_taps=packed.n_taps,
         n_blocks=len(where.blocks),
-        parts_outside=int(packed.n_parts > 1 and packed.n_bytes > WEIGHTS),
         unit=unit,
         values=packed.values.ctypes.data,
         offsets=packed.offsets.ctypes.data,

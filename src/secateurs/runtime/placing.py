@@ -15,6 +15,8 @@ from secateurs.runtime.program import Floats, Op, Program
 __all__ = ["Layout", "Step", "Value", "arrange", "lower", "place", "taps"]
 
 UNIT = 16  # floats to which places and channels are rounded
+GAP = 5
+"""Pixels of a channel modulo 16: its pixels must not share a set of the caches with all others."""
 WASTE = 1.5  # a row of pixels may be longer by this before pixels are gathered instead
 
 
@@ -255,9 +257,14 @@ def arrange(steps: list[Step], source: Value, *, n: int) -> None:
     """Give every value its layout."""
     values = [source, *(step.out for step in steps)]
     if n > 1:
+        convolved = {id(step.inputs[0]) for step in steps if step.kind == "conv2d"}
+        flattened = {id(step.inputs[0]) for step in steps if step.kind == "copy"}
         for value in values:
             channels, height, width = value.shape
-            plane = height * width * n
+            pixels = height * width
+            if id(value) in convolved - flattened and pixels >= 32:
+                pixels += (GAP - pixels) % 16
+            plane = pixels * n
             value.layout = Layout(pitch=width * n, plane=plane, size=channels * plane)
         return
     sizes = _pitches(steps, values)

@@ -1,6 +1,7 @@
 """A program as the compiled kernels run it: packed, placed in a tile, handed over as structures."""
 
 import ctypes
+import math
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any
@@ -33,7 +34,6 @@ STEPS = (
     "gather",
 )
 HALF = 0.45  # density from which all weights are faster than the kept ones alone
-FEW = 32  # weights of a row up to which the same holds
 
 
 class _View(ctypes.Structure):
@@ -136,7 +136,7 @@ def choices(program: Program, *, n: int, isa: str) -> tuple[tuple[str, ...], ...
 def _default(step: Step, *, n: int, isa: str) -> str:
     assert step.weight is not None
     weight = step.weight
-    all_of_them = np.count_nonzero(weight) > HALF * weight.size or weight[0].size <= FEW
+    all_of_them = np.count_nonzero(weight) > HALF * weight.size
     if step.kind == "conv2d":
         return "dense" if all_of_them else "sparse"
     if n == 1:
@@ -292,11 +292,25 @@ def _fill(
         keep.append(arrays)
         row.weight = arrays[0].ctypes.data
         row.bias = arrays[1].ctypes.data if len(arrays) > 1 else None
-    if n > 1 and step.kind in ("scale", "activation", "add", "mean", "concat"):
-        # Nothing stands between rows: a channel is one row.
-        row.width *= row.height
-        row.height = 1
+    _flatten(row, step, n=n)
     return n_bytes
+
+
+def _flatten(row: _Step, step: Step, *, n: int) -> None:
+    """Let a step run over long rows, where nothing stands between short ones."""
+    values = (*step.inputs, step.out)
+    pixelwise = step.kind in ("activation", "add", "mean", "linear")
+    if (
+        pixelwise
+        and step.activation != "softmax"
+        and all(
+            value.known.guard < 0 and value.known.plane == n * math.prod(value.shape[1:])
+            for value in values
+        )
+    ):
+        row.channels, row.height, row.width = 1, 1, math.prod(step.out.shape)
+    elif n > 1 and step.kind in ("scale", "activation", "add", "mean", "concat"):
+        row.height, row.width = 1, row.height * row.width
 
 
 def _layer(step: Step, *, kind: str, precision: str, store: MutableMapping[Any, Any]) -> Packed:
