@@ -193,6 +193,13 @@ _RULES: tuple[Callable[[Program], Program], ...] = (
 )
 
 
+def _apply_rules(program: Program) -> Program:
+    """Return what all rules make of a program: itself where none applies."""
+    for rule in _RULES:
+        program = rule(program)
+    return program
+
+
 def _cast(program: Program, dtype: Any) -> Program:
     """Return the program with arrays of a type, and biases of zeros left out."""
     ops = []
@@ -221,19 +228,15 @@ def compact(program: Program) -> Program:
     >>> [(op.kind, op.activation) for op in compact(Program(input_shape=(2,), ops=ops)).ops]
     [('linear', 'relu')]
     """
-    rounded: Program | None = None
+    found = program
     while True:
-        found = _cast(rounded or program, np.float64)
-        start = found
-        while True:
-            before = found
-            for rule in _RULES:
-                found = rule(found)
-            if found is before:
-                break
-        if rounded is not None and found is start:
-            return rounded
-        rounded = _cast(found, np.float32)  # what is rounded to 0 or 1 may make it smaller again
+        wide = _cast(found, np.float64)
+        while (smaller := _apply_rules(wide)) is not wide:
+            wide = smaller
+        found = _cast(wide, np.float32)
+        # what is rounded to 0 or 1 may make it smaller again
+        if _apply_rules(found) is found:
+            return found
 
 
 def size(program: Program) -> dict[str, int]:

@@ -127,7 +127,8 @@ def _used(program: Program) -> list[_Bools]:
         source = used[op.inputs[0]]
         if op.kind in ("linear", "conv2d"):
             assert op.weight is not None
-            source |= op.weight[read].reshape(int(read.sum()), len(source), -1).any(axis=(0, 2))
+            rows = op.weight if read.all() else op.weight[read]
+            source |= rows.reshape(len(rows), len(source), -1).any(axis=(0, 2))
         elif op.kind == "scale":
             source |= read & (op.weight != 0)
         elif op.kind == "flatten":
