@@ -1,3 +1,5 @@
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -296,6 +298,21 @@ def test_parts_of_several_values_are_left_to_torch_with_what_contains_them():
     assert [(op.kind, op.name) for op in program.ops] == [("linear", "0"), ("call", "1")]
 
 
+def test_networks_may_be_read_in_inference_mode_and_in_threads():
+    network = nn.Sequential(nn.Linear(4, 4), nn.SiLU())
+    with torch.inference_mode():
+        assert len(read(network, unsupported="torch").ops) == 2
+    with ThreadPoolExecutor(4) as pool:
+        programs_ = list(pool.map(lambda _: read(network, unsupported="torch"), range(8)))
+    assert all([op.kind for op in one.ops] == ["linear", "call"] for one in programs_)
+
+
+def test_what_is_left_to_torch_makes_one_tensor():
+    network = nn.Sequential(nn.Linear(4, 4), nn.LSTM(4, 3))
+    with pytest.raises(InputError, match=r"1; it does not make one tensor"):
+        read(network, unsupported="torch")
+
+
 def test_a_network_has_one_output():
     class Pair(nn.Module):
         def forward(self, x):
@@ -319,8 +336,10 @@ def test_a_network_that_cannot_be_copied_is_refused():
         def __deepcopy__(self, memo):
             raise TypeError("no copies")
 
-    with pytest.raises(InputError, match="cannot be copied"):
+    with pytest.raises(InputError, match="Locked cannot be copied"):
         read(Locked(4, 2))
+    with pytest.raises(InputError, match=r"LazyLinear cannot be copied.* run lazy modules once"):
+        read(nn.LazyLinear(2), example=torch.zeros(1, 3))
 
 
 def test_only_two_ways_with_what_is_unsupported():

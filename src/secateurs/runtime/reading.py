@@ -65,23 +65,23 @@ def _copied(network: "nn.Module", mask: Mapping[str, "Tensor"]) -> "nn.Module":
     _check_mask(weights, mask)
     pruned = {id(weights[name]): ~kept for name, kept in mask.items()}
     memo: dict[int, Any] = {}
-    for module in network.modules():
-        own = [*module._parameters.values(), *module._buffers.values(), *vars(module).values()]
-        for tensor in own:
-            if not isinstance(tensor, Tensor) or id(tensor) in memo:
-                continue
-            plain = tensor.detach()
-            if id(tensor) in pruned:
-                plain = plain.masked_fill(pruned[id(tensor)].to(plain.device), 0)
-            if isinstance(tensor, nn.Parameter):
-                plain = nn.Parameter(plain, requires_grad=False)
-            memo[id(tensor)] = plain
     try:
+        for module in network.modules():
+            own = [*module._parameters.values(), *module._buffers.values(), *vars(module).values()]
+            for tensor in own:
+                if isinstance(tensor, Tensor) and id(tensor) not in memo:
+                    plain = tensor.detach()
+                    if id(tensor) in pruned:
+                        plain = plain.masked_fill(pruned[id(tensor)].to(plain.device), 0)
+                    trained = isinstance(tensor, nn.Parameter)
+                    memo[id(tensor)] = (
+                        nn.Parameter(plain, requires_grad=False) if trained else plain
+                    )
         return copy.deepcopy(network, memo).eval()
     except Exception as err:
         raise InputError(
             f"a network is read from a copy, and {type(network).__name__} cannot be copied "
-            f"({_line(err)}); remove what copy.deepcopy does not take"
+            f"({_line(err)}); run lazy modules once, and remove what copy.deepcopy does not take"
         ) from err
 
 

@@ -159,7 +159,7 @@ class _Recorder:
                 raise UnsupportedError("it changes what it reads in place")
             self.keep(result, self.emit("call", [value], name=name, function=function))
         except UnsupportedError as err:
-            raise PartError(self.path[-1], f"{reason}; {err}" if reason else str(err)) from None
+            raise PartError(self.path[-1], f"{reason or name}; {err}") from None
         finally:
             self.paused = False
         return result
@@ -256,7 +256,8 @@ def record(
 
     floats = [p for p in network.parameters() if p.is_floating_point()]
     like = floats[0] if floats else torch.zeros(1)
-    first = torch.zeros(_ROWS, *shape, dtype=like.dtype, device=like.device)
+    with torch.inference_mode(mode=False):  # whose tensors do not tell whether they changed
+        first = torch.zeros(_ROWS, *shape, dtype=like.dtype, device=like.device)
     recorder = _Recorder(first, lenient=lenient)
     parts = {path: _Part(network.get_submodule(path), path, recorder) for path in left}
     for path, module in network.named_modules():
@@ -274,7 +275,7 @@ def record(
             name = name.rstrip("_") if not name.startswith("__") else name
             return recorder.record(name, func, args, kwargs or {})
 
-    with torch.no_grad(), warnings.catch_warnings(), Mode():
+    with torch.inference_mode(mode=False), torch.no_grad(), warnings.catch_warnings(), Mode():
         warnings.simplefilter("ignore")  # they are about running the network, not reading it
         result = network(first)
     try:
