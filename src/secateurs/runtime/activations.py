@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 __all__ = ["activate", "erf"]
 
-Number = TypeVar("Number", np.float32, np.float64)
+_Number = TypeVar("_Number", np.float32, np.float64)
 
 
 def erf(x: NDArray[Any]) -> NDArray[np.float64]:
@@ -24,7 +24,7 @@ def erf(x: NDArray[Any]) -> NDArray[np.float64]:
     return found
 
 
-def activate(x: NDArray[Number], name: str) -> NDArray[Number]:
+def activate(x: NDArray[_Number], name: str) -> NDArray[_Number]:
     """Return an activation of values, of their type; a softmax runs over the first axis.
 
     Args:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PASSED", "RANDOM", "TRANSLATIONS", "Site", "UnsupportedError"]
 
-Float64s: TypeAlias = NDArray[np.float64]
+_Float64s: TypeAlias = NDArray[np.float64]
 
 
 class UnsupportedError(Exception):
@@ -45,11 +45,11 @@ def _value(at: Site, tensor: object) -> int:
     return found
 
 
-def _constant(at: Site, tensor: Any) -> Float64s:
+def _constant(at: Site, tensor: Any) -> _Float64s:
     """Return a weight as float64; it must not depend on the input."""
     if at.find(tensor) is not None:
         raise UnsupportedError("its weights depend on the input of the network")
-    found: Float64s = tensor.detach().cpu().double().numpy()
+    found: _Float64s = tensor.detach().cpu().double().numpy()
     return found
 
 
@@ -91,7 +91,7 @@ def _reshape(at: Site, input: Any, *_: Any, **__: Any) -> int:
     )
 
 
-def _flattened(at: Site, input: Any, weight: Float64s, bias: Float64s | None) -> int:
+def _flattened(at: Site, input: Any, weight: _Float64s, bias: _Float64s | None) -> int:
     value = _value(at, input)
     _rank(at, value, 1)
     return at.emit("linear", [value], weight=weight, bias=bias)
@@ -118,7 +118,7 @@ def _addmm(at: Site, input: Any, mat1: Any, mat2: Any, *, beta: float = 1, alpha
     return _flattened(at, mat1, weight * alpha, bias[0] * beta)
 
 
-def _ungrouped(weight: Float64s, groups: int) -> Float64s:
+def _ungrouped(weight: _Float64s, groups: int) -> _Float64s:
     """Return the weight of a convolution that reads all channels, zero outside of its group."""
     n_out, n_in = weight.shape[0] // groups, weight.shape[1]
     whole = np.zeros((weight.shape[0], n_in * groups, *weight.shape[2:]))
@@ -128,7 +128,7 @@ def _ungrouped(weight: Float64s, groups: int) -> Float64s:
     return whole
 
 
-def _dilated(weight: Float64s, dilation: tuple[int, int]) -> Float64s:
+def _dilated(weight: _Float64s, dilation: tuple[int, int]) -> _Float64s:
     """Return the kernel with the zeros between its taps written out."""
     sizes = [(k - 1) * d + 1 for k, d in zip(weight.shape[2:], dilation, strict=True)]
     whole = np.zeros((*weight.shape[:2], *sizes))
@@ -291,7 +291,7 @@ def _cat(at: Site, tensors: Any, dim: int = 0) -> int:
     return at.emit("concat", values) if len(values) > 1 else values[0]
 
 
-def _by_channel(at: Site, number: Any, shape: tuple[int, ...]) -> Float64s:
+def _by_channel(at: Site, number: Any, shape: tuple[int, ...]) -> _Float64s:
     """Return [channels] numbers of what is broadcast over a batch of values of a shape."""
     import torch
 
@@ -303,7 +303,7 @@ def _by_channel(at: Site, number: Any, shape: tuple[int, ...]) -> Float64s:
         raise UnsupportedError(f"an array of shape {tuple(whole.shape)} on {shape}") from None
     if not bool((spread == spread[:1, :, :1]).all()):
         raise UnsupportedError("other numbers for each pixel or row")
-    found: Float64s = spread[0, :, 0].numpy()
+    found: _Float64s = spread[0, :, 0].numpy()
     return found
 
 
