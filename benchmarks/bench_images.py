@@ -11,6 +11,7 @@ tile, in microseconds a sample, and the GFLOP/s of its kept weights.
 """
 
 import argparse
+import functools
 import os
 import sys
 import time
@@ -106,7 +107,9 @@ def main() -> None:
                 x = inputs(name, "random", network, batch)
                 expected = engines.reference(network, x[:4])
                 runs = {
-                    key: lambda p=p: run(p, x) for key, p in made.items() if p.n <= max(batch, 1)
+                    key: functools.partial(run, p, x)
+                    for key, p in made.items()
+                    if p.n <= max(batch, 1)
                 }
                 case = engines.Case(network=network, x=x)
                 for peer in [p for p in args.peers if p]:

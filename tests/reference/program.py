@@ -55,12 +55,12 @@ def step(op, inputs):
     elif op.kind == "conv2d":
         weight = op.weight.astype(np.float64).reshape(len(op.weight), -1)
         for i, j, window in windows(x, op, 0):
-            y[:, :, i, j] = linear(window.reshape(rows, -1), weight)
+            y[:, :, i, j] = linear(window.reshape(rows, weight.shape[1]), weight)
     elif op.kind == "max_pool":
         for i, j, window in windows(x, op, -INF):
             y[:, :, i, j] = window.max((2, 3))
     elif op.kind == "avg_pool":
-        inside = windows(np.ones_like(x), op, 0)
+        inside = windows(np.ones((1, *x.shape[1:])), op, 0)
         for (i, j, window), (_, _, ones) in zip(windows(x, op, 0), inside, strict=True):
             size = math.prod(op.kernel) if op.include_padding else ones[0, 0].sum()
             y[:, :, i, j] = window.sum((2, 3)) / size

@@ -314,20 +314,18 @@ def _tiled(n_runs: int, length: int, *, most: int) -> list[tuple[slice, int, int
     """
     sizes = [(r, min(length, most // r)) for r in RUNS if r <= min(n_runs, most)]
     runs, longest = max(sizes, key=lambda size: (size[0] * size[1], -size[0] - size[1]))
-    cuts = []
-    at = 0
+    cuts: list[slice] = []
     for size in _even(n_runs, most=runs):
-        while size:
-            part = next(r for r in RUNS if r <= size)
-            cuts.append(slice(at, at + part))
-            at += part
-            size -= part
+        end = (cuts[-1].stop if cuts else 0) + size
+        while not cuts or cuts[-1].stop < end:
+            at = cuts[-1].stop if cuts else 0
+            cuts.append(slice(at, at + next(r for r in RUNS if r <= end - at)))
     blocks = []
     for part in cuts:
         start = 0
-        for size in _even(length, most=longest):
-            blocks.append((part, start, size))
-            start += size
+        for n_vectors in _even(length, most=longest):
+            blocks.append((part, start, n_vectors))
+            start += n_vectors
     return blocks
 
 
