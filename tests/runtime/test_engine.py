@@ -2,7 +2,6 @@
 
 import copy
 import itertools
-import os
 import pickle
 import subprocess
 import sys
@@ -26,7 +25,7 @@ from secateurs.networks.resnet import ResNet18
 from secateurs.runtime import engine as engines
 from secateurs.runtime import fallback, native, net, storage
 from secateurs.runtime.compact import compact
-from secateurs.runtime.engine import Engine, compile, default_threads
+from secateurs.runtime.engine import Engine, compile
 from secateurs.runtime.program import Op, Program
 
 ROOT = Path(runtime.__file__).parents[2]
@@ -215,17 +214,6 @@ def test_what_cannot_be_taken_is_told_in_one_line(made, x, reason):
 def test_threads_are_a_positive_number(made, n_threads):
     with pytest.raises(InputError, match="n_threads must be a positive number"):
         compile(made, tune=False)(np.zeros((2, 7), "f4"), n_threads=n_threads)
-
-
-def test_threads_by_default(monkeypatch):
-    monkeypatch.delenv("SECATEURS_THREADS", raising=False)
-    assert default_threads(32) == 1
-    assert default_threads(33) == len(os.sched_getaffinity(0))
-    monkeypatch.setenv("SECATEURS_THREADS", "3")
-    assert (default_threads(32), default_threads(33)) == (1, 3)
-    monkeypatch.setenv("SECATEURS_THREADS", "many")
-    with pytest.raises(InputError, match="SECATEURS_THREADS must be a positive number"):
-        default_threads(33)
 
 
 @pytest.mark.parametrize("precision", ["fp16", None, 8])

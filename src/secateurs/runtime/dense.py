@@ -43,40 +43,49 @@ def _activation(torch: Any, name: str) -> Callable[[Any], Any]:
     return known[name]
 
 
-def _linear(torch: Any, op: Op) -> _Step:
-    """Return a linear layer, packed where this torch has it, with its activation."""
-    assert op.weight is not None
-    weight = torch.from_numpy(np.array(op.weight))
-    bias = None if op.bias is None else torch.from_numpy(np.array(op.bias))
+def _packed(torch: Any, op: Op, weight: Any, bias: Any) -> _Step | None:
+    """Return a layer as oneDNN packs it, relu fused; None where this torch cannot."""
     fused = op.activation if op.activation in ("", "relu") else ""
     after = _activation(torch, "" if fused == op.activation else op.activation)
-    attribute = fused or "none"
+    post = fused or "none"
+    options: tuple[Any, ...] = ()
+    # private operations: torch.compile's own, which another version may name otherwise
     try:
-        packed = torch.ops.mkldnn._reorder_linear_weight(weight.to_mkldnn(), None)
-        pointwise = torch.ops.mkldnn._linear_pointwise
-        pointwise(torch.zeros(1, weight.shape[1]), packed, bias, attribute, [], "")
-    except (RuntimeError, AttributeError, TypeError):  # private operations of some builds
-        act = _activation(torch, op.activation)
-        linear = torch.nn.functional.linear
-        return lambda v: act(linear(v[0], weight, bias))
-    return lambda v: after(pointwise(v[0], packed, bias, attribute, [], ""))
+        ops = torch.ops.mkldnn
+        if op.kind == "linear":
+            ready = ops._reorder_linear_weight(weight, None)
+            call = ops._linear_pointwise
+        else:
+            options = (op.padding, op.stride, (1, 1), 1)
+            ready = ops._reorder_convolution_weight(weight, *options, None)
+            call = ops._convolution_pointwise
+        example = torch.zeros(1, weight.shape[1], *op.kernel if op.kind == "conv2d" else ())
+        call(example, ready, bias, *options, post, [], "")
+    except (RuntimeError, AttributeError, TypeError):
+        return None
+    return lambda v: after(call(v[0], ready, bias, *options, post, [], ""))
 
 
-def _conv(torch: Any, op: Op) -> _Step:
-    weight = torch.from_numpy(np.array(op.weight)).to(memory_format=torch.channels_last)
+def _layer(torch: Any, op: Op, *, packed: bool) -> _Step:
+    """Return a linear layer or convolution with its activation."""
+    weight = torch.from_numpy(np.array(op.weight))
     bias = None if op.bias is None else torch.from_numpy(np.array(op.bias))
-    conv, act = torch.nn.functional.conv2d, _activation(torch, op.activation)
-    return lambda v: act(conv(v[0], weight, bias, op.stride, op.padding))
+    found = _packed(torch, op, weight, bias) if packed else None
+    if found is not None:
+        return found
+    functional, act = torch.nn.functional, _activation(torch, op.activation)
+    if op.kind == "linear":
+        return lambda v: act(functional.linear(v[0], weight, bias))
+    weight = weight.to(memory_format=torch.channels_last)
+    return lambda v: act(functional.conv2d(v[0], weight, bias, op.stride, op.padding))
 
 
-def _step(torch: Any, op: Op, shape: tuple[int, ...]) -> _Step:
+def _step(torch: Any, op: Op, shape: tuple[int, ...], *, packed: bool) -> _Step:
     """Return an operation as a function of the values that it reads; the first has `shape`."""
     functional = torch.nn.functional
     act = _activation(torch, op.activation)
-    if op.kind == "linear":
-        return _linear(torch, op)
-    if op.kind == "conv2d":
-        return _conv(torch, op)
+    if op.kind in ("linear", "conv2d"):
+        return _layer(torch, op, packed=packed)
     if op.kind == "scale":
         size = (-1, *[1] * (len(shape) - 1))
         weight = torch.from_numpy(np.array(op.weight)).view(size)
@@ -98,24 +107,25 @@ def _step(torch: Any, op: Op, shape: tuple[int, ...]) -> _Step:
     return lambda v: sum(v[1:], v[0]) / len(v)
 
 
-def torch_runner(program: Program) -> Callable[[Floats], Floats] | None:
+def torch_runner(program: Program, *, packed: bool = True) -> Callable[[Floats], Floats] | None:
     """Return what runs a program densely: float32 [rows, inputs] in, [rows, outputs] out.
 
     Args:
         program: without parts of kind call.
+        packed: whether oneDNN packs the weights, which is faster for all but single rows.
 
     Returns:
         None where torch is not loaded, or cannot run it.
 
     >>> op = Op(kind="activation", inputs=(0,), shape=(2,), activation="relu")
     >>> run = torch_runner(Program(input_shape=(2,), ops=(op,)))
-    >>> run is None or run(np.array([[-1, 2]], np.float32))[0, 1] == 2
+    >>> run is None or float(run(np.array([[-1, 2]], np.float32))[0, 1]) == 2
     True
     """
     torch = cast(Any, sys.modules.get("torch"))
     if torch is None or any(op.kind == "call" for op in program.ops):
         return None
-    steps = [_step(torch, op, program.shape(op.inputs[0])) for op in program.ops]
+    steps = [_step(torch, op, program.shape(op.inputs[0]), packed=packed) for op in program.ops]
     last = {value: i for i, op in enumerate(program.ops) for value in op.inputs}
     shape = program.input_shape
 

@@ -1,7 +1,6 @@
 """A compiled network: arrays in, arrays out, any number of rows, from any number of threads."""
 
 import math
-import os
 import sys
 import threading
 from collections.abc import Callable, Mapping
@@ -24,32 +23,10 @@ from secateurs.runtime.report import Report, rows_of
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Engine", "compile", "default_threads"]
+__all__ = ["Engine", "compile"]
 
 Floats = NDArray[np.float32]
 Function = Callable[[Floats], Floats]
-
-_FEW_ROWS = 32  # starting threads takes longer than so few rows
-
-
-def default_threads(rows: int) -> int:
-    """Return how many threads answer a batch unless told: $SECATEURS_THREADS, or the cores.
-
-    Raises:
-        InputError: the variable holds no positive number.
-
-    >>> default_threads(1)
-    1
-    """
-    if rows <= _FEW_ROWS:
-        return 1
-    asked = os.environ.get("SECATEURS_THREADS")
-    if asked is None:
-        allowed = getattr(os, "sched_getaffinity", None)  # not on macOS
-        return len(allowed(0)) if allowed is not None else os.cpu_count() or 1
-    if not asked.isascii() or not asked.isdigit() or not 1 <= int(asked) <= 4096:
-        raise InputError(f"SECATEURS_THREADS must be a positive number, got {asked!r}; unset it")
-    return int(asked)
 
 
 def _split(program: Program) -> list[Program | Op]:
@@ -132,7 +109,8 @@ class Engine:
         Args:
             x: [rows, ...] numbers: an array (or what NumPy makes one of) gives a float32 array, a
                 torch tensor a float32 tensor on its device. Any number of rows, 0 among them.
-            n_threads: by default 1 for up to 32 rows, else $SECATEURS_THREADS or all cores.
+            n_threads: by default 1 for up to 32 rows or a fraction of a millisecond, else
+                $SECATEURS_THREADS or the cores that the process may use.
 
         Raises:
             InputError: another shape, or no numbers.
@@ -181,24 +159,20 @@ class Engine:
             with np.errstate(over="ignore"):  # what float32 does not hold is infinite
                 x = x.astype(np.float32, order="C")
         rows = len(x)
-        if n_threads is None:
-            threads = 1 if rows <= _FEW_ROWS else default_threads(rows)
-        elif type(n_threads) is int and n_threads >= 1:
-            threads = n_threads
-        else:
+        if n_threads is not None and (type(n_threads) is not int or n_threads < 1):
             raise InputError(f"n_threads must be a positive number or None, got {n_threads!r}")
         x = x.reshape(rows, self._n_inputs)
         if not (x.flags.c_contiguous and x.flags.aligned):
             x = np.require(x, requirements=["C", "A"])
         run = self._run_parts if self._only is None else self._only.run
-        y = run(x, threads)
+        y = run(x, n_threads)
         return y.reshape(rows, *self.output_shape)
 
-    def _run_parts(self, x: Floats, threads: int) -> Floats:
+    def _run_parts(self, x: Floats, n_threads: int | None) -> Floats:
         rows, shape = len(x), self.input_shape
         for part in self._parts:
             if isinstance(part, Net):
-                x, shape = part.run(x, threads), part.output_shape
+                x, shape = part.run(x, n_threads), part.output_shape
                 continue
             assert part.function is not None
             given = x.reshape(rows, *shape)

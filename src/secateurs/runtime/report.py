@@ -2,6 +2,7 @@
 
 import ctypes
 import functools
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -48,7 +49,10 @@ def peaks(library: native.Native) -> dict[str, float]:
             for name, size in _SIZES.items()
         },
     }
-    found = {name: fastest({name: call}, seconds=1e-2)[name] for name, call in calls.items()}
+    found = {
+        name: fastest({name: call}, seconds=1e-2, clock=time.thread_time)[name]
+        for name, call in calls.items()
+    }
     return {
         name: (24.0 * lanes * times if name == "fma" else 2.0**22) / seconds
         for name, seconds in found.items()
