@@ -225,13 +225,16 @@ def originals(rng, isa):
     ]
 
 
-def is_tame(program):
-    """Return whether no weight is so large that rounding decides about what comes out."""
-    arrays = [array for op in program.ops for array in (op.weight, op.bias) if array is not None]
+def is_tame(stored):
+    """Return whether rounding decides about nothing that comes out."""
+    if stored.precision == "int8":  # scales are found anew, others if the largest value is damaged
+        return False
+    ops = stored.program.ops
+    arrays = [array for op in ops for array in (op.weight, op.bias) if array is not None]
     return all(bool((np.abs(array) < 10).all()) for array in arrays)
 
 
-def run(model, program, rng):
+def run(model, stored, rng):
     """Let a model predict batches of several sizes; return whether there was a twin to compare."""
     from secateurs.runtime import TableEngine, fallback
 
@@ -239,7 +242,7 @@ def run(model, program, rng):
     if isinstance(model, TableEngine):
         with contextlib.suppress(InputError):
             assert len(model.predict(ROWS)) == 3
-    tame = is_tame(program)
+    program, tame = stored.program, is_tame(stored)
     for n in BATCHES:
         x = rng.standard_normal((n, *program.input_shape), dtype=np.float32)
         y = engine(x, n_threads=1 + n % 2)
@@ -264,8 +267,8 @@ def work(folder, n_files, seed):
     for i in range(n_files):
         path.write_bytes(next(sources[i % len(sources)]))
         try:
-            program = storage.read(path, verify=False).program
-            if sum(math.prod(op.shape) for op in program.ops) > MOST_NUMBERS:
+            stored = storage.read(path, verify=False)
+            if sum(math.prod(op.shape) for op in stored.program.ops) > MOST_NUMBERS:
                 counts["too large to run here"] += 1
                 continue
             model = runtime.load(path, verify=False, tune=False)
@@ -273,7 +276,7 @@ def work(folder, n_files, seed):
             counts["refused"] += 1
             continue
         counts["run"] += 1
-        counts["compared"] += run(model, program, rng)
+        counts["compared"] += run(model, stored, rng)
     print(json.dumps({"isa": native.isa(), **counts}))
 
 

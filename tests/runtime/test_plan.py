@@ -401,6 +401,20 @@ def test_taps_that_only_meet_padding_are_dropped():
 
 
 @needs_library
+@pytest.mark.parametrize("n", [1, 16])
+def test_a_convolution_of_the_whole_image_keeps_its_weights(n):
+    """It runs as a linear layer, whose weights would be rounded."""
+    program = _conv_program((4, 2, 2), n_out=6, kernel=2, stride=1, padding=0, density=1)
+    native = natives.load()
+    x = np.random.default_rng(0).standard_normal((16, 4, 2, 2), np.float32)
+    whole, rounded = (
+        run(plan(program, n=n, native=native, precision=precision), x)
+        for precision in ("fp32", "int8")
+    )
+    np.testing.assert_array_equal(rounded, whole)
+
+
+@needs_library
 def test_steps_are_timed():
     program = _conv_program((4, 9, 9), n_out=6, kernel=3, stride=2, padding=1, density=0.4)
     made = plan(program, n=1, native=natives.load())

@@ -128,7 +128,7 @@ class Net:
         found = [
             packed
             for key, packed in self._packed.items()
-            if key[:2] == (index, kind) and key[2] in (self.precision, n == 1)
+            if key[:2] == (index, kind) and key[2] in (self.precision, "fp32", n == 1)
         ]
         return int(found[0].n_bytes) if found else 0
 

@@ -206,8 +206,10 @@ def plan(
     table = (_Step * max(1, len(steps)))()
     for row, step in zip(table, steps, strict=False):
         kind = chosen[step.op]
+        # a convolution that is computed as a linear layer keeps its weights
+        held = precision if program.ops[step.op].kind == "linear" else "fp32"
         n_bytes += _fill(
-            row, step, kind=kind, n=n, isa=native.isa, precision=precision, store=store, keep=keep
+            row, step, kind=kind, n=n, isa=native.isa, precision=held, store=store, keep=keep
         )
     whole = _Plan(
         n=n,
