@@ -282,6 +282,8 @@ def _classes(told: Any, n_outputs: int) -> NDArray[Any]:
             classes.tolist() == values and len(set(values)) == len(values),
             "a file's classes differ from each other and fit their type",
         )
+    except InputError:
+        raise
     except (TypeError, ValueError, OverflowError) as err:
         raise InputError(
             f"a file's classes fit their type, got others ({err}); save it again"
