@@ -28,11 +28,13 @@ if TYPE_CHECKING:
     from secateurs.command.comparison import Comparison, Estimator, Rows
     from secateurs.image_classifier import ImageTicketClassifier
 
-__all__ = ["SCALES", "TASKS", "TOPICS", "build_parser", "main"]
+__all__ = ["EXPORTS", "PRECISIONS", "SCALES", "TASKS", "TOPICS", "build_parser", "main"]
 
 TASKS = ("auto", "classification", "regression")
 TOPICS = ("networks", "criteria", "objectives", "measures", "datasets", "runs")
 SCALES = ("smoke", "small", "paper")
+EXPORTS = ("onnx", "runtime")
+PRECISIONS = ("fp32", "bf16", "int8")
 
 _TABLE = ".parquet, .csv or .feather file, sklearn:NAME or openml:TASK_ID"
 _IMAGES = "CLASS/*.png, train/CLASS/*.png and test/CLASS/*.png; or cifar10, fashion_mnist, ..."
@@ -104,6 +106,18 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument("data", metavar="DATA", help=_DATA)
     evaluate.add_argument("--target", metavar="COLUMN", help="by default the one that was fitted")
     evaluate.add_argument("--json", action="store_true", help="print one JSON object")
+
+    more = ", once it has predicted random rows as the model does."
+    export = verb("export", _export, "write a model as one file for other machines", more)
+    export.add_argument("model", metavar="MODEL", type=Path, help="model folder")
+    told = (
+        "runtime predicts with NumPy alone (secateurs.runtime.load), onnx in ONNX Runtime and "
+        "others; needs secateurs[onnx]"
+    )
+    export.add_argument("--format", choices=EXPORTS, required=True, help=told)
+    export.add_argument("--out", metavar="FILE", type=Path, required=True, help="file to write")
+    told = "of the weights, for runtime; the last two are smaller and change predictions"
+    export.add_argument("--precision", choices=PRECISIONS, default="fp32", help=told)
 
     again = ". What is finished is skipped: if it is interrupted, the same command continues."
     run = verb("run", _run, "run the cells of a TOML file and write their page", again)
@@ -517,6 +531,20 @@ def _tell_scores(scores: dict[str, Any], *, json_: bool) -> None:
         shown = value if isinstance(value, str) else f"{value:,}"
         shown = f"{value:.4f}" if isinstance(value, float) else shown
         print(f"{name.replace('_', ' '):<20} {shown}")
+
+
+# --- export ----------------------------------------------------------------------------------
+
+
+def _export(args: argparse.Namespace) -> None:
+    from secateurs.command.export import export
+
+    model = _load(args.model)
+    made = export(model, args.out, format=args.format, precision=args.precision)
+    print(
+        f"{args.out}: {made.n_bytes:,} bytes, {args.format}, {args.precision}; predictions of "
+        f"{made.rows} random rows differ from the model's by at most {made.difference:.2g}"
+    )
 
 
 # --- experiments -----------------------------------------------------------------------------

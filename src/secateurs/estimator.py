@@ -27,13 +27,23 @@ from secateurs.data.views import ColumnViews, View, corruption, of_columns
 from secateurs.device import Precision
 from secateurs.ensemble import Members, find_ensemble
 from secateurs.errors import InputError
-from secateurs.fitted import FittedTickets, is_pair, softmax, split, warn_of_collapse, whole_seed
+from secateurs.fitted import (
+    FittedTickets,
+    is_pair,
+    softmax,
+    split,
+    warn_of_collapse,
+    whole_program,
+    whole_seed,
+)
 from secateurs.measures.quality import classification
 from secateurs.optimizers import SGD, AdamW
 from secateurs.preparation import feature_names, groups, input_names, width
 from secateurs.progress import PhaseProgress
 from secateurs.recipes import Recipe
+from secateurs.runtime.engine import compile as compile_network
 from secateurs.runtime.predictors import TableEngine
+from secateurs.runtime.program import Program
 from secateurs.tickets import Ticket, TicketConfig
 from secateurs.training import PhaseConfig
 from secateurs.validation import ArrayLike
@@ -292,13 +302,22 @@ class _TicketEstimator(FittedTickets):
         >>> bool(np.abs(fast.predict_proba(X) - clf.predict_proba(X)).max() < 1e-5)
         True
         """
+        classes = getattr(self, "classes_", None)
+        return TableEngine(
+            compile_network(self.to_program(), precision=precision, tune=tune),
+            preparation=self.preparation_,
+            classes=classes,
+            target=self._target(),
+        )
+
+    def to_program(self) -> Program:
+        """Return what all members make of encoded rows, as arrays; see `secateurs.runtime`.
+
+        That is their mean probabilities, or numbers of a standardised target.
+        """
         check_is_fitted(self)
         example = torch.zeros(1, width(self.preparation_))
-        classes = getattr(self, "classes_", None)
-        engine = self._engine(example, precision, softmax=classes is not None, tune=tune)
-        return TableEngine(
-            engine, preparation=self.preparation_, classes=classes, target=self._target()
-        )
+        return whole_program(self, example, softmax=hasattr(self, "classes_"))
 
     def _target(self) -> tuple[float, float] | None:
         """Return mean and scale of a target that is a number."""

@@ -21,8 +21,7 @@ from secateurs import masks, model_directory, parameters, recipes
 from secateurs.errors import CollapseWarning, InputError, RegimeWarning, TimeLimitWarning
 from secateurs.masks import Mask
 from secateurs.measures.size import n_parameters_kept
-from secateurs.runtime.engine import Engine
-from secateurs.runtime.engine import compile as compile_network
+from secateurs.runtime.program import Program
 from secateurs.runtime.reading import ensemble, read
 from secateurs.seeds import derive
 from secateurs.tabular import sizes, training
@@ -35,6 +34,7 @@ __all__ = [
     "softmax",
     "split",
     "warn_of_collapse",
+    "whole_program",
     "whole_seed",
 ]
 
@@ -106,6 +106,29 @@ def softmax(out: NDArray[np.float64]) -> NDArray[np.float64]:
     raised = np.exp(out - out.max(1, keepdims=True))
     normal: NDArray[np.float64] = raised / raised.sum(1, keepdims=True)
     return normal
+
+
+def whole_program(
+    estimator: "FittedTickets",
+    example: Tensor,
+    *,
+    softmax: bool,
+    target: tuple[float, float] | None = None,
+) -> Program:
+    """Return what all members make of one input: the mean of their outputs.
+
+    Args:
+        estimator: fitted.
+        example: rows as the networks take them.
+        softmax: whether the members' probabilities are averaged, not their outputs.
+        target: (mean, scale) of a standardised target, which the output is put back to.
+    """
+    check_is_fitted(estimator)
+    programs = [
+        read(network, mask, example)
+        for network, mask in zip(estimator.members_, estimator.masks_, strict=True)
+    ]
+    return ensemble(programs, softmax=softmax, target=target)
 
 
 def warn_of_collapse(label: Any, n_classes: int, *, rows: str, remedy: str) -> None:
@@ -222,23 +245,6 @@ class FittedTickets(BaseEstimator):  # type: ignore[misc]
                 results.append(out.double().cpu().numpy())
                 network.cpu()  # so that a pickle opens on a machine without this device
         return results
-
-    def _engine(self, example: Tensor, precision: str, *, softmax: bool, tune: bool) -> Engine:
-        """Return all members as one engine: the mean of what they make.
-
-        Args:
-            example: rows as the networks take them.
-            precision: of the weights.
-            softmax: whether the members' probabilities are averaged, not their outputs.
-            tune: whether to time the kernels.
-        """
-        check_is_fitted(self)
-        programs = [
-            read(network, mask, example)
-            for network, mask in zip(self.members_, self.masks_, strict=True)
-        ]
-        whole = ensemble(programs, softmax=softmax)
-        return compile_network(whole, precision=precision, tune=tune)
 
     def _description(self) -> dict[str, Any]:
         """Return what the model folder says besides the network."""

@@ -22,12 +22,22 @@ from secateurs.data.images import statistics
 from secateurs.data.views import View
 from secateurs.device import Precision
 from secateurs.errors import InputError
-from secateurs.fitted import FittedTickets, is_pair, softmax, split, warn_of_collapse, whole_seed
+from secateurs.fitted import (
+    FittedTickets,
+    is_pair,
+    softmax,
+    split,
+    warn_of_collapse,
+    whole_program,
+    whole_seed,
+)
 from secateurs.networks.image_network import ImageNetwork
 from secateurs.optimizers import SGD
 from secateurs.progress import PhaseProgress
 from secateurs.recipes import ImageRecipe
+from secateurs.runtime.engine import compile as compile_network
 from secateurs.runtime.predictors import ImageEngine
+from secateurs.runtime.program import Program
 from secateurs.seeds import derive
 from secateurs.tickets import TicketConfig, find_ticket
 from secateurs.training import PhaseConfig
@@ -356,11 +366,14 @@ class ImageTicketClassifier(ClassifierMixin, FittedTickets):  # type: ignore[mis
         Raises:
             InputError: an unknown precision.
         """
+        engine = compile_network(self.to_program(), precision=precision, tune=tune)
+        return ImageEngine(engine, classes=self.classes_)
+
+    def to_program(self) -> Program:
+        """Return what predicts probabilities of images, as arrays; see `secateurs.runtime`."""
         check_is_fitted(self)
         example = torch.zeros(1, *self.image_shape_, dtype=torch.uint8)
-        return ImageEngine(
-            self._engine(example, precision, softmax=True, tune=tune), classes=self.classes_
-        )
+        return whole_program(self, example, softmax=True)
 
     def _network(self) -> ImageNetwork:
         return self.network_

@@ -40,6 +40,12 @@ SURFACE = {
     ],
     "predict": ["MODEL", "DATA", "--out FILE!"],
     "evaluate": ["MODEL", "DATA", "--target COLUMN", "--json"],
+    "export": [
+        "MODEL",
+        "--format {onnx,runtime}!",
+        "--out FILE!",
+        "--precision {fp32,bf16,int8}",
+    ],
     "run": ["SPEC", "--set a.b=JSON", *ENGINE],
     "paper": ["FILE", "--scale {smoke,small,paper}!", "--splits N", *ENGINE],
     "report": ["RUNS", "--out FILE!"],

@@ -13,7 +13,7 @@ ROOT = Path(secateurs.__file__).parent
 MODULES = sorted(
     found.name
     for found in pkgutil.walk_packages(secateurs.__path__, "secateurs.")
-    if not found.name.endswith("__main__")
+    if not found.name.endswith(("__main__", "._kernels"))  # the latter is no Python
 )
 
 

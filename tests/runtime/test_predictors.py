@@ -279,7 +279,7 @@ print(json.dumps(model.predict_proba(rows).tolist()))
 
 
 def damaged(fast, tmp_path, change):
-    header, data = parts(fast.engine.to_bytes(about=fast._about()))
+    header, data = parts(fast.to_bytes())
     header = json.loads(header)
     change(header["about"])
     (tmp_path / "net").write_bytes(joined(header, data))

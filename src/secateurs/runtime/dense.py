@@ -9,13 +9,11 @@ from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
-from secateurs.runtime.program import Op, Program
+from secateurs.runtime.program import Floats, Op, Program
 
 __all__ = ["n_torch_threads", "torch_runner"]
 
-Floats = NDArray[np.float32]
 _Step = Callable[[Sequence[Any]], Any]
 
 

@@ -16,7 +16,7 @@ from secateurs.errors import InputError
 from secateurs.runtime import storage
 from secateurs.runtime.compact import compact
 from secateurs.runtime.net import Net
-from secateurs.runtime.program import Op, Program, check
+from secateurs.runtime.program import Floats, Op, Program, check
 from secateurs.runtime.reading import read
 from secateurs.runtime.report import Report, rows_of
 
@@ -24,9 +24,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = ["Engine", "compile"]
-
-Floats = NDArray[np.float32]
-Function = Callable[[Floats], Floats]
 
 
 def _split(program: Program) -> list[Program | Op]:

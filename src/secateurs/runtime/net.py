@@ -15,15 +15,14 @@ from numpy.typing import NDArray
 from secateurs.errors import InputError
 from secateurs.runtime import dense, fallback, native
 from secateurs.runtime.plan import Plan, choices, plan, time_steps
-from secateurs.runtime.program import Program
+from secateurs.runtime.program import Floats, Program
 from secateurs.runtime.tuning import TILES, cover, fastest, is_block, layer_kinds
 
 __all__ = ["Net", "default_threads"]
 
-Floats = NDArray[np.float32]
-Function = Callable[[Floats], Floats]
-Runner = Callable[[Floats, int], Floats]
-Kinds = Mapping[int, Mapping[int, str]]
+_Function = Callable[[Floats], Floats]
+_Runner = Callable[[Floats, int], Floats]
+_Kinds = Mapping[int, Mapping[int, str]]
 
 # What a tile costs beside one sample where nothing was measured: weights are read once a tile.
 _COSTS = {1: 1.0, 16: 3.5, 32: 5.5, 64: 10.0}
@@ -98,12 +97,12 @@ class Net:
         self._lock = threading.Lock()
         self._packed: dict[Any, Any] = {}
         self._plans: dict[int, Plan] = {}
-        self._runners: dict[int, Runner] = {}
+        self._runners: dict[int, _Runner] = {}
         self._covers: dict[tuple[int, int], list[tuple[int, int]]] = {}
-        self._dense: dict[int, Function] = {}
+        self._dense: dict[int, _Function] = {}
         self._measured = False
         self.sizes, self.costs = _sizes_and_costs(program)
-        self._fallback: Function | None = None
+        self._fallback: _Function | None = None
         if self.library is None:
             fallback.announce("it was not built or not found")
 
@@ -145,7 +144,7 @@ class Net:
         if self.library is not None:
             self._source = source
 
-    def use(self, kinds: Kinds) -> None:
+    def use(self, kinds: _Kinds) -> None:
         """Take kernels from a file; where this processor has other ones they are chosen anew.
 
         Args:
@@ -187,7 +186,7 @@ class Net:
         self._runners[n] = _runner(made, self._shape[1])
         self._plans[n] = made
 
-    def _tile(self, n: int) -> Runner:
+    def _tile(self, n: int) -> _Runner:
         if n not in self._runners:
             self.plan(n)
         return self._runners[n]
@@ -296,7 +295,7 @@ class Net:
         if not known:
             return
         thin = self.kept < 0.3 * self.prunable
-        found: dict[int, Function] = {}
+        found: dict[int, _Function] = {}
         for rows in _BATCHES:
             x = np.zeros((rows, self._shape[0]), np.float32)
             timers = {name: partial(other, x) for name, other in known.items()}
@@ -314,7 +313,7 @@ class Net:
         self._dense = found
 
 
-def _runner(made: Plan, n_outputs: int) -> Runner:
+def _runner(made: Plan, n_outputs: int) -> _Runner:
     """Return what runs a plan with as little as possible of Python."""
     call = made.native.function("secateurs_run")
     address = ctypes.addressof(made.struct)

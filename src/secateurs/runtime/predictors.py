@@ -54,8 +54,8 @@ class _Predictor:
     def _inputs(self, X: Any) -> NDArray[Any]:
         raise NotImplementedError
 
-    def _about(self) -> dict[str, Any]:
-        """Return what a file says of it."""
+    def about(self) -> dict[str, Any]:
+        """Return what a file says of it besides the network."""
         about: dict[str, Any] = {}
         if self.classes_ is not None:
             about["classes"] = {"dtype": self.classes_.dtype.str, "values": self.classes_.tolist()}
@@ -88,13 +88,17 @@ class _Predictor:
             found = found * self.target[1] + self.target[0]
         return found
 
+    def to_bytes(self) -> bytes:
+        """Return what `save` writes."""
+        return self.engine.to_bytes(about=self.about())
+
     def save(self, path: str | Path) -> None:
         """Write one file that predicts for the same rows without torch; see `Engine.save`.
 
         Raises:
             InputError: not writable, or the disk is full; an older file is intact.
         """
-        self.engine.save(path, about=self._about())
+        self.engine.save(path, about=self.about())
 
     def report(self, *, rows: int = 64) -> Any:
         """Return what `Engine.report` does of the network."""
@@ -143,8 +147,9 @@ class TableEngine(_Predictor):
                 f"many inputs, got {engine.input_shape}; compile the estimator again"
             )
 
-    def _about(self) -> dict[str, Any]:
-        return super()._about() | {"preparation": self.preparation}
+    def about(self) -> dict[str, Any]:
+        """Return what a file says of it besides the network."""
+        return super().about() | {"preparation": self.preparation}
 
     def _inputs(self, X: Any) -> NDArray[np.float32]:
         return encode(self.preparation, _columns(self.preparation, X))
@@ -159,8 +164,9 @@ class ImageEngine(_Predictor):
         target: None.
     """
 
-    def _about(self) -> dict[str, Any]:
-        return super()._about() | {"images": True}
+    def about(self) -> dict[str, Any]:
+        """Return what a file says of it besides the network."""
+        return super().about() | {"images": True}
 
     def _inputs(self, X: Any) -> NDArray[Any]:
         x = np.asarray(X)

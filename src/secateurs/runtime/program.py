@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 
 from secateurs.errors import InputError
 
-__all__ = ["ACTIVATIONS", "KINDS", "Op", "Program", "check"]
+__all__ = ["ACTIVATIONS", "KINDS", "Floats", "Op", "Program", "check"]
 
 ACTIVATIONS = ("", "relu", "gelu", "gelu_tanh", "sigmoid", "tanh", "softmax")
 KINDS = (

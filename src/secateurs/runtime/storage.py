@@ -68,7 +68,7 @@ _MOST_PADDING = 2**10
 # Weights that are not kept cost a file little, but memory while it is unpacked.
 _MOST_EXPANSION = (2**26, 4096)
 
-Bytes = NDArray[np.uint8]
+_Bytes = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -332,7 +332,7 @@ def _object(value: Any, keys: set[str] | None = None) -> dict[str, Any]:
 class _Reader:
     """Hands out arrays from the data of a file, one after another."""
 
-    def __init__(self, data: Bytes, budget: int) -> None:
+    def __init__(self, data: _Bytes, budget: int) -> None:
         self._data = data
         self._at = 0
         self._left = budget
@@ -476,7 +476,7 @@ def _read_kinds(told: Any, n_ops: int) -> dict[int, dict[int, str]]:
     return found
 
 
-def _parse(whole: Bytes, *, verify: bool) -> Stored:
+def _parse(whole: _Bytes, *, verify: bool) -> Stored:
     _must(len(whole) >= _PREFIX.itemsize, "it is shorter than a file of ours")
     prefix = whole[: _PREFIX.itemsize].copy().view(_PREFIX)[0]
     _must(bytes(prefix["magic"]) == MAGIC, "it begins with something else")
@@ -520,7 +520,7 @@ def _parse(whole: Bytes, *, verify: bool) -> Stored:
     )
 
 
-def parse(blob: bytes | mmap.mmap | Bytes, *, verify: bool = True, name: str = "it") -> Stored:
+def parse(blob: bytes | mmap.mmap | _Bytes, *, verify: bool = True, name: str = "it") -> Stored:
     """Return what a file's content holds, trusting nothing in it.
 
     Args:
@@ -532,7 +532,7 @@ def parse(blob: bytes | mmap.mmap | Bytes, *, verify: bool = True, name: str = "
     Raises:
         InputError: what is wrong with it.
     """
-    whole: Bytes = np.frombuffer(blob, np.uint8) if not isinstance(blob, np.ndarray) else blob
+    whole: _Bytes = np.frombuffer(blob, np.uint8) if not isinstance(blob, np.ndarray) else blob
     if whole.ctypes.data % 16:  # views of its arrays are to be aligned
         whole = whole.copy()
     try:
@@ -543,7 +543,7 @@ def parse(blob: bytes | mmap.mmap | Bytes, *, verify: bool = True, name: str = "
         ) from err
 
 
-def mapped(path: Path) -> Bytes:
+def mapped(path: Path) -> _Bytes:
     """Return a file's bytes, mapped: processes share its pages.
 
     Raises:
