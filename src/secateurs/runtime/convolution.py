@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from secateurs.runtime.pack import aligned
-from secateurs.runtime.placing import Step, taps
+from secateurs.runtime.placing import Step, alive, taps
 from secateurs.runtime.program import Floats
 
 __all__ = ["LANES", "Conv", "PackedConv", "Positions", "pack_conv", "positions", "struct"]
@@ -30,6 +30,7 @@ DENSE_ROWS = {"avx512": 6, "avx2": 4, "portable": 4}
 VECTORS = {"avx512": 16, "avx2": 8, "portable": 8}  # of a block
 RUNS = (8, 4, 3, 2, 1)  # of a block
 DENSE_VECTORS = {"avx512": 4, "avx2": 3, "portable": 3}
+NEAR_FLAT = 65536  # the same for one sample
 NEAR = 98304  # bytes of pixels that a part may touch, by measurement: twice the nearest cache
 
 BLOCK = np.dtype(
@@ -121,19 +122,15 @@ def _axis_taps(step: Step, axis: int) -> list[range]:
     )
 
 
-def _alive(step: Step) -> tuple[list[int], list[int]]:
-    """Return the taps along y and x that meet the image somewhere, and not only padding."""
-    ys, xs = (sorted({k for r in _axis_taps(step, axis) for k in r}) for axis in (0, 1))
-    return ys, xs
-
-
 def _tap_offsets(step: Step, *, n: int) -> tuple[NDArray[Any], NDArray[Any]]:
     """Return the place of each tap's pixel [taps], and of each channel [channels], in units."""
     op, value = step.geometry, step.inputs[0]
     layout = value.known
-    ys, xs = _alive(step)
+    ys, xs = alive(step.geometry, step.image)
     pitch, plane = layout.pitch // n, layout.plane // n
     channels = np.arange(value.shape[0], dtype=np.int64) * plane * max(1, value.phases)
+    if value.by_tap:
+        return np.arange(value.phases, dtype=np.int64) * plane, channels
     if not value.phases:
         y = (np.array(ys, dtype=np.int64) - op.padding[0]) * pitch
         x = np.array(xs, dtype=np.int64) - op.padding[1]
@@ -155,16 +152,18 @@ def _tap_offsets(step: Step, *, n: int) -> tuple[NDArray[Any], NDArray[Any]]:
 def _n_parts(step: Step, *, n: int) -> int:
     """Return how many parts keep the pixels that a block meets in the nearest cache."""
     op = step.geometry
-    ys, xs = _alive(step)
+    ys, xs = alive(step.geometry, step.image)
+    near = NEAR
     pitch = step.inputs[0].known.pitch
     if n == 1:
-        floats = 8 * 16 + 2 * 16 + (len(ys) - 1) * pitch
+        floats = 16 * 16 + 2 * 16 + (len(ys) - 1) * pitch
         floats = min(floats, step.inputs[0].known.plane) * max(1, step.inputs[0].phases)
+        near = NEAR_FLAT
     else:
         floats = 16 * (len(ys) + 3 * op.stride[0]) * (len(xs) + 3 * op.stride[1])
         floats = min(floats, 16 * step.inputs[0].shape[1] * step.inputs[0].shape[2])
     channels = step.inputs[0].shape[0]
-    return -(-channels // max(1, min(channels, NEAR // (4 * floats))))
+    return -(-channels // max(1, min(channels, near // (4 * floats))))
 
 
 def pack_conv(step: Step, *, kind: str, n: int, isa: str) -> PackedConv:
@@ -177,7 +176,7 @@ def pack_conv(step: Step, *, kind: str, n: int, isa: str) -> PackedConv:
         isa: the instruction set.
     """
     assert step.weight is not None
-    ys, xs = _alive(step)
+    ys, xs = alive(step.geometry, step.image)
     weight = step.weight[:, :, ys][:, :, :, xs].reshape(*step.weight.shape[:2], -1)
     tap_at, channel_at = _tap_offsets(step, n=n)
     n_rows = len(weight)
@@ -249,7 +248,7 @@ def positions(step: Step, *, n: int, isa: str, kind: str) -> Positions:
         return _flat_positions(step, lanes=lanes, most=most)
     op = step.geometry
     width, out_width = step.inputs[0].shape[2], op.shape[2]
-    ys, xs = _alive(step)
+    ys, xs = alive(step.geometry, step.image)
     of_y = [(ys.index(r[0]), ys.index(r[-1]) + 1) if r else (0, 0) for r in _axis_taps(step, 0)]
     of_x = [(xs.index(r[0]), xs.index(r[-1]) + 1) if r else (0, 0) for r in _axis_taps(step, 1)]
     groups = [0]
@@ -346,7 +345,8 @@ def _flat_positions(step: Step, *, lanes: int, most: int) -> Positions:
     table["n_runs"], table["length"] = 1, sizes
     table["mask"] = np.cumsum(sizes) - sizes
     table["in"][:, 0] = table["out"][:, 0] = table["mask"] * lanes
-    n_taps = len(_alive(step)[0]) * len(_alive(step)[1])
+    ys, xs = alive(step.geometry, step.image)
+    n_taps = len(ys) * len(xs)
     return Positions(
         groups=np.array([0, 1], np.int32),
         ranges=np.array([0, n_taps], np.int32),

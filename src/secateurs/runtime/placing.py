@@ -12,11 +12,14 @@ import numpy as np
 
 from secateurs.runtime.program import Floats, Op, Program
 
-__all__ = ["Layout", "Step", "Value", "arrange", "lower", "place", "taps"]
+__all__ = ["Layout", "Step", "Value", "alive", "arrange", "lower", "place", "taps"]
 
 UNIT = 16  # floats to which places and channels are rounded
 GAP = 5
 """Pixels of a channel modulo 16: its pixels must not share a set of the caches with all others."""
+TINY = 4  # pixels up to which a convolution of one sample becomes a linear layer
+PAIRS = 32  # taps, or pairs of pixels that meet, up to which they are written out
+SMALL = 64  # pixels up to which one sample's are gathered for each tap, to stand aligned
 WASTE = 1.5  # a row of pixels may be longer by this before pixels are gathered instead
 
 
@@ -45,6 +48,7 @@ class Value:
         shape: of it.
         vector: whether it has to stand without padding.
         phases: planes of one channel in what `gather` makes, else 0.
+        by_tap: whether those planes are the pixels of one tap each, as the output's pixels stand.
         layout: how it stands, once that is known.
         at: the place of its first pixel in the tile, once that is known.
     """
@@ -52,6 +56,7 @@ class Value:
     shape: tuple[int, int, int]
     vector: bool
     phases: int = 0
+    by_tap: bool = False
     layout: Layout | None = None
     at: int = 0
 
@@ -107,6 +112,17 @@ def taps(n_in: int, n_out: int, *, kernel: int, stride: int, padding: int) -> li
     return [range(max(0, -at), max(0, -at, min(kernel, n_in - at))) for at in first]
 
 
+def alive(op: Op, image: tuple[int, int, int]) -> tuple[list[int], list[int]]:
+    """Return the taps along y and x that meet the image somewhere, and not only padding."""
+    ys, xs = (
+        sorted({tap for pixel in taps(n_in, n_out, kernel=k, stride=s, padding=p) for tap in pixel})
+        for n_in, n_out, k, s, p in zip(
+            image[1:], op.shape[1:], op.kernel, op.stride, op.padding, strict=True
+        )
+    )
+    return ys, xs
+
+
 def _image(shape: tuple[int, ...]) -> tuple[int, int, int]:
     return (shape[0], shape[1], shape[2]) if len(shape) == 3 else (shape[0], 1, 1)
 
@@ -139,9 +155,9 @@ def _lower_op(low: _Lowering, index: int, op: Op, *, uses: list[int], n: int) ->
             _append(low, index, op, [low.values.pop()], kind="activation")
         return
     if op.kind == "conv2d":
-        weight = _whole_window(op, inputs[0], n=n)
-        if weight is not None:
+        if _is_unrolled(op, inputs[0], n=n):
             flat = _flat(low, index, op, inputs[0])
+            weight = _unrolled(op, inputs[0])
             _append(low, index, op, [flat], kind="linear", weight=weight)
             return
         if n == 1:
@@ -175,8 +191,14 @@ def _append(
     image: tuple[int, int, int] = (1, 1, 1),
 ) -> None:
     shape = _image(op.shape)
-    out = Value(shape=shape, vector=shape[1:] == (1, 1))
+    # What is linear, or made of such values pixel by pixel, stands without gaps.
+    pixelwise = kind in ("scale", "activation", "add", "concat", "mean")
+    vector = kind == "linear" or (pixelwise and all(value.vector for value in inputs))
+    out = Value(shape=shape, vector=vector or shape[1:] == (1, 1))
     low.values.append(out)
+    bias = op.bias
+    if kind == "linear" and bias is not None:
+        bias = np.repeat(bias, math.prod(shape) // len(bias))
     low.steps.append(
         Step(
             kind=kind,
@@ -186,7 +208,7 @@ def _append(
             geometry=op,
             image=image,
             weight=weight,
-            bias=op.bias,
+            bias=bias,
             activation=op.activation,
         )
     )
@@ -194,7 +216,7 @@ def _append(
 
 def _flat(low: _Lowering, index: int, op: Op, value: Value) -> Value:
     """Return a value as a vector."""
-    if value.vector:
+    if value.shape[1:] == (1, 1):
         return value
     out = Value(shape=(math.prod(value.shape), 1, 1), vector=True)
     step = Step(kind="copy", op=index, inputs=[value], out=out, geometry=op)
@@ -202,26 +224,42 @@ def _flat(low: _Lowering, index: int, op: Op, value: Value) -> Value:
     return out
 
 
-def _whole_window(op: Op, value: Value, *, n: int) -> Floats | None:
-    """Return the weight [out, channels * height * width] of a convolution to a single pixel."""
-    if op.shape[1:] != (1, 1):
-        return None
-    assert op.weight is not None
-    channels, height, width = value.shape
-    (y,), (x,) = (
-        taps(n_in, 1, kernel=k, stride=s, padding=p)
-        for n_in, k, s, p in zip((height, width), op.kernel, op.stride, op.padding, strict=True)
+def _windows(op: Op, value: Value) -> tuple[list[range], list[range]]:
+    """Return the taps of each output pixel along y and along x."""
+    y, x = (
+        taps(n_in, n_out, kernel=k, stride=s, padding=p)
+        for n_in, n_out, k, s, p in zip(
+            value.shape[1:], op.shape[1:], op.kernel, op.stride, op.padding, strict=True
+        )
     )
+    return y, x
+
+
+def _is_unrolled(op: Op, value: Value, *, n: int) -> bool:
+    """Whether a convolution becomes a linear layer from all pixels to all pixels."""
+    ys, xs = _windows(op, value)
+    n_pairs = sum(map(len, ys)) * sum(map(len, xs))
+    if op.shape[1:] != (1, 1):
+        # One sample of a tiny image leaves most lanes idle, and linear layers do not.
+        return n == 1 and n_pairs <= PAIRS and math.prod(op.shape[1:]) <= TINY
     # Where most pixels are never read, a dense layer would multiply by zeros. (For one sample, a
     # vector has no room for what a convolution over flat pixels writes.)
-    if n > 1 and len(y) * len(x) * 4 < height * width:
-        return None
-    weight = np.zeros((len(op.weight), channels, height, width), np.float32)
-    rows = slice(y.start - op.padding[0], y.stop - op.padding[0])
-    columns = slice(x.start - op.padding[1], x.stop - op.padding[1])
-    if len(y) and len(x):
-        weight[:, :, rows, columns] = op.weight[:, :, y.start : y.stop, x.start : x.stop]
-    return weight.reshape(len(weight), -1)
+    return n == 1 or n_pairs * 4 >= math.prod(value.shape[1:])
+
+
+def _unrolled(op: Op, value: Value) -> Floats:
+    """Return the weight [out * its pixels, in * its pixels] of a convolution."""
+    assert op.weight is not None
+    ys, xs = _windows(op, value)
+    weight = np.zeros((*op.shape, *value.shape), np.float32)
+    for y, y_taps in enumerate(ys):
+        for x, x_taps in enumerate(xs):
+            for ky in y_taps:
+                for kx in x_taps:
+                    row = y * op.stride[0] + ky - op.padding[0]
+                    column = x * op.stride[1] + kx - op.padding[1]
+                    weight[:, y, x, :, row, column] = op.weight[:, :, ky, kx]
+    return weight.reshape(math.prod(op.shape), -1)
 
 
 def _direct(op: Op, value: Value) -> bool:
@@ -236,8 +274,19 @@ def _direct(op: Op, value: Value) -> bool:
 
 
 def _gathered(low: _Lowering, index: int, op: Op, value: Value) -> Value:
+    ys, xs = alive(op, value.shape)
+    small = math.prod(op.shape[1:]) <= SMALL and op.kernel != (1, 1)
+    if small and ys and xs and len(ys) * len(xs) <= PAIRS:
+        shape = (value.shape[0], op.shape[1], op.shape[2])
+        out = Value(shape=shape, vector=False, phases=len(ys) * len(xs), by_tap=True)
+        low.steps.append(Step(kind="gather", op=index, inputs=[value], out=out, geometry=op))
+        return out
     if _direct(op, value):
         return value
+    return _by_phase(low, index, op, value)
+
+
+def _by_phase(low: _Lowering, index: int, op: Op, value: Value) -> Value:
     ys, xs = _offsets(op, 0), _offsets(op, 1)
     rows = op.shape[1] + max(at for _, at in ys) - min(at for _, at in ys)
     columns = op.shape[2] + max(at for _, at in xs) - min(at for _, at in xs)
@@ -270,11 +319,12 @@ def arrange(steps: list[Step], source: Value, *, n: int) -> None:
     sizes = _pitches(steps, values)
     for value in values:
         if value.vector:
-            size = math.prod(value.shape)
-            value.layout = Layout(pitch=1, plane=1, size=-(-size // UNIT) * UNIT)
+            _, height, width = value.shape
+            size = -(-math.prod(value.shape) // UNIT) * UNIT
+            value.layout = Layout(pitch=width, plane=height * width, size=size)
     for step in steps:
         if step.kind == "gather":
-            step.out.layout = _phase_layout(steps, step, sizes)
+            step.out.layout = _phase_layout(step, sizes)
     tails = _tails(steps, sizes)
     for value in values:
         if value.layout is None:
@@ -305,7 +355,7 @@ def _pitches(steps: list[Step], values: list[Value]) -> dict[tuple[int, int], _S
             continue
         op, value = step.geometry, step.inputs[0]
         out = step.out.shape[1:]
-        if _is_gathered(steps, step):
+        if value.phases:
             sizes[out].pitch = max(sizes[out].pitch, value.shape[2])
             continue
         size = sizes[value.shape[1:]]
@@ -320,10 +370,6 @@ def _pitches(steps: list[Step], values: list[Value]) -> dict[tuple[int, int], _S
     return sizes
 
 
-def _is_gathered(steps: list[Step], step: Step) -> bool:
-    return any(s.kind == "gather" and s.out is step.inputs[0] for s in steps)
-
-
 def _reach(op: Op, *, pitch: int) -> int:
     """Return the last float of a plane that a convolution of one sample reads, from its origin."""
     pixels = -(-op.shape[1] * pitch // UNIT) * UNIT
@@ -334,7 +380,7 @@ def _reach(op: Op, *, pitch: int) -> int:
     )
 
 
-def _phase_layout(steps: list[Step], step: Step, sizes: dict[tuple[int, int], _Size]) -> Layout:
+def _phase_layout(step: Step, sizes: dict[tuple[int, int], _Size]) -> Layout:
     op = step.geometry
     channels, rows, columns = step.out.shape
     pitch = sizes[op.shape[1], op.shape[2]].pitch
@@ -349,7 +395,7 @@ def _phase_layout(steps: list[Step], step: Step, sizes: dict[tuple[int, int], _S
 def _tails(steps: list[Step], sizes: dict[tuple[int, int], _Size]) -> dict[tuple[int, int], int]:
     tails = dict.fromkeys(sizes, 0)
     for step in steps:
-        if step.kind == "conv2d" and not _is_gathered(steps, step):
+        if step.kind == "conv2d" and not step.inputs[0].phases:
             key = step.inputs[0].shape[1:]
             size = sizes[key]
             over = _reach(step.geometry, pitch=size.pitch) + 1 - size.plane(key[0])
@@ -391,11 +437,15 @@ def place(steps: list[Step], source: Value, result: Value) -> int:
             held[id(value)] = value
             lives.setdefault(id(value), [time, time])[1] = time
     lives[id(owner(result))][1] = len(steps) + 1
+    # Steps may read a little beyond what they use, where whole vectors are the faster way.
+    margin = UNIT * max(
+        [4] + [-(-_before(step) // UNIT) for step in steps if step.kind == "gather"]
+    )
     placed: list[tuple[int, int, list[int]]] = []
     for key in sorted(held, key=lambda k: -held[k].known.size):
         value, life = held[key], lives[key]
         size = max(UNIT, -(-value.known.size // UNIT) * UNIT)
-        at = 0
+        at = margin
         for start, end, other in sorted(placed):
             if other[0] <= life[1] and life[0] <= other[1] and start < at + size and at < end:
                 at = end
@@ -405,4 +455,10 @@ def place(steps: list[Step], source: Value, result: Value) -> int:
         for value in (*step.inputs, step.out):
             value.at = owner(value).at
     result.at = owner(result).at
-    return max(end for _, end, _ in placed)
+    return max(end for _, end, _ in placed) + margin
+
+
+def _before(step: Step) -> int:
+    """Return how far before and after a value `gather` may read."""
+    (y, x), pitch = step.geometry.kernel, step.inputs[0].known.pitch
+    return (y + 1) * pitch + x + 4 * UNIT

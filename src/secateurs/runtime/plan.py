@@ -15,7 +15,7 @@ from secateurs.runtime.native import Native
 from secateurs.runtime.native import kinds as linear_kinds
 from secateurs.runtime.native import struct as linear_struct
 from secateurs.runtime.pack import Packed, pack
-from secateurs.runtime.placing import Step, Value, arrange, lower, place
+from secateurs.runtime.placing import Step, Value, alive, arrange, lower, place
 from secateurs.runtime.program import ACTIVATIONS, Floats, Program, check
 
 __all__ = ["Plan", "choices", "plan", "run", "time_steps"]
@@ -44,7 +44,9 @@ class _Gather(ctypes.Structure):
     _fields_ = (
         *((name, ctypes.c_int32) for name in ("n_phases", "rows", "columns", "stride_y")),
         ("stride_x", ctypes.c_int32),
+        ("n_vectors", ctypes.c_int32),
         ("starts", ctypes.c_void_p),
+        ("masks", ctypes.c_void_p),
     )
 
 
@@ -201,6 +203,9 @@ def plan(
             guess = _default(step, n=n, isa=native.isa)
             chosen[step.op] = kinds.get(step.op, guess)
     n_floats = place(steps, source, result)
+    # Of pooling for one sample: two padded rows, and whole vectors beyond.
+    lines = [s.image[2] + 2 * s.geometry.padding[1] for s in steps if s.kind.endswith("_pool")]
+    scratch = 2 * max(lines, default=0) + 64
     keep: list[Any] = []
     n_bytes = 0
     table = (_Step * max(1, len(steps)))()
@@ -214,8 +219,8 @@ def plan(
     whole = _Plan(
         n=n,
         n_steps=len(steps),
-        arena=n_floats,
-        scratch=0,
+        arena=n_floats + scratch,
+        scratch=n_floats,
         **dict(zip(("in_channels", "in_height", "in_width"), source.shape, strict=True)),
         **dict(zip(("out_channels", "out_height", "out_width"), result.shape, strict=True)),
         input=_view(source),
@@ -232,7 +237,7 @@ def plan(
         output_shape=program.output_shape,
         kinds=tuple(chosen),
         ops=tuple(step.op for step in steps),
-        n_floats=n_floats,
+        n_floats=n_floats + scratch,
         n_bytes=n_bytes,
         struct=whole,
         address=ctypes.addressof(whole),
@@ -282,7 +287,7 @@ def _fill(
         keep.append(conv)
         row.data = ctypes.addressof(conv)
     elif step.kind == "gather":
-        keep.append(_phases(step))
+        keep.append(_phases(step, lanes=convolution.LANES[isa]))
         row.data = ctypes.addressof(keep[-1])
     elif step.kind == "scale":
         assert step.weight is not None
@@ -343,24 +348,39 @@ def _conv(
     return convolution.struct(step, packed, where, unit=n), packed.n_bytes
 
 
-def _phases(step: Step) -> _Gather:
-    op = step.geometry
+def _phases(step: Step, *, lanes: int) -> _Gather:
+    op, source, out = step.geometry, step.inputs[0], step.out
     starts = []
-    for axis in (0, 1):
+    for axis, alive_taps in enumerate(alive(op, source.shape)):
         stride, padding = op.stride[axis], op.padding[axis]
+        if out.by_tap:
+            starts.append([k - padding for k in alive_taps])
+            continue
         at = [((k - padding) % stride, (k - padding) // stride) for k in range(op.kernel[axis])]
         first = min(pixel for _, pixel in at)
         starts.append([first * stride + phase for phase in sorted({a for a, _ in at})])
     pairs = np.array([(y, x) for y in starts[0] for x in starts[1]], np.int32)
+    pitch = out.known.pitch
+    masks = None
+    if out.by_tap and op.stride == (1, 1) and source.known.pitch == pitch:
+        # Each plane is the input, moved: whole vectors, and zeros where it is not the image.
+        pixels = np.arange(-(-out.shape[1] * pitch // lanes) * lanes)
+        y, x = pixels // pitch, pixels % pitch
+        inside = (x < out.shape[2]) & (y < out.shape[1])
+        for axis, places in ((1, y + pairs[:, :1]), (2, x + pairs[:, 1:])):
+            inside = inside & (places >= 0) & (places < source.shape[axis])
+        masks = np.where(inside, -1, 0).astype(np.int32)
     gather = _Gather(
         n_phases=len(pairs),
-        rows=step.out.shape[1],
-        columns=step.out.shape[2],
+        rows=out.shape[1],
+        columns=out.shape[2],
         stride_y=op.stride[0],
         stride_x=op.stride[1],
+        n_vectors=0 if masks is None else masks.shape[1] // lanes,
         starts=pairs.ctypes.data,
+        masks=None if masks is None else masks.ctypes.data,
     )
-    gather.keep = pairs
+    gather.keep = (pairs, masks)
     return gather
 
 
