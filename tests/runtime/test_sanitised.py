@@ -99,8 +99,11 @@ def test_the_kernels_tests_pass_without_a_report(harness, tree):
 
 
 def test_hostile_files_run_in_bounds_or_not_at_all(harness, tree, isa):
-    counts = harness.fuzz(tree, 10_000 // 3, isa=isa, seed=7)
+    n_files = 10_000 // len(harness.instruction_sets(tree))
+    counts = harness.fuzz(tree, n_files, isa=isa, seed=7)
     assert counts.pop("isa") == isa
-    assert sum(counts.values()) == 10_000 // 3
-    assert counts["run"] > 300
-    assert counts["refused"] > 1000
+    compared = counts.pop("compared")
+    assert sum(counts.values()) == n_files
+    assert counts["refused"] > n_files / 2  # otherwise the mutations are no damage
+    assert counts["run"] > n_files / 10
+    assert compared > n_files / 20
