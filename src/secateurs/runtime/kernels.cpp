@@ -76,6 +76,12 @@ INLINE float as_float(uint16_t v) {
 }
 INLINE float as_float(int8_t v) { return v; }
 
+// Weights stream from far away, and the hardware does not look far enough ahead for kernels that
+// read them next to something else. The address need not exist.
+INLINE void prefetch(const void* p) {
+  __builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<uintptr_t>(p) + 4096));
+}
+
 // Each of four weights in every lane: one load and four shuffles cost fewer loads, which are what
 // the sparse kernels are short of.
 INLINE void four(const float* v, vf* w) {
@@ -103,15 +109,6 @@ INLINE void four(const uint16_t* index, int64_t* at) {
 }
 INLINE void four(const uint32_t* index, int64_t* at) {
   for (int u = 0; u < 4; u++) at[u] = index[u];
-}
-
-// Values as floats: fp32 as they stand, others converted into `buffer`.
-constexpr int kChunk = 512;
-INLINE const float* expand(const float* v, int, float, float*) { return v; }
-template <typename V>
-INLINE const float* expand(const V* v, int count, float scale, float* buffer) {
-  for (int i = 0; i < count; i++) buffer[i] = as_float(v[i]) * scale;
-  return buffer;
 }
 
 #if defined(SECATEURS_VARIANT_AVX512)
@@ -142,7 +139,17 @@ INLINE vf load_values(const V* p) {
 }
 #endif
 
-// ---------------------------------------------------------------------------------------- rows
+// Values as floats: fp32 as they stand, others converted into `buffer`.
+constexpr int kChunk = 1024;
+INLINE const float* expand(const float* v, int32_t, float*) { return v; }
+template <typename V>
+INLINE const float* expand(const V* v, int32_t count, float* buffer) {
+  int32_t i = 0;
+  for (; i + kLanes <= count; i += kLanes) store(buffer + i, load_values(v + i));
+  for (; i < count; i++) buffer[i] = as_float(v[i]);
+  return buffer;
+}
+
 // One output row after another, sums in registers. Entries (block, row) of a block are sorted by
 // their number of weights, which the branch predictor then knows.
 
@@ -187,39 +194,56 @@ void rows(const Layer& layer, const float* x, float* y, int64_t n) {
   const int32_t* order = layer.order;
   const int32_t* counts = layer.counts;
   const float* bias = layer.bias;
+  const float* scales = layer.scales;
   const int64_t step = N ? N : n, n_blocks = layer.n_blocks;
   const bool clip = layer.activation == kRelu;
-  float buffer[kChunk];
+  alignas(64) float buffer[kChunk];
+  const float* w = buffer;
   for (int64_t b = 0; b < n_blocks; b++) {
     const bool first = b == 0, clip_here = clip && b + 1 == n_blocks;
     const int32_t* end = counts + (layer.starts[b + 1] - layer.starts[b]);
+    const int32_t* expanded = counts;  // rows before it stand in `buffer`
     for (; counts < end; counts++, order++) {
       const int32_t row = *order;
       float* out = y + row * step;
-      vf sum[NV];
-      if (first) {
-        const vf start = broadcast(bias[row]);
-#pragma GCC unroll 8
-        for (int j = 0; j < NV; j++) sum[j] = start;
-      } else {
-#pragma GCC unroll 8
-        for (int j = 0; j < NV; j++) sum[j] = load(out + j * kLanes);
-      }
       int32_t count = *counts;
+      vf sum[NV] = {};
       if (sizeof(V) == 4) {
-        add_products<NV, N>(sum, expand(v, count, 1.0f, buffer), index, count, x, n);
+        w = expand(v, count, buffer);
         v += count;
-        index += count;
-      } else {
-        const float scale = sizeof(V) == 1 ? layer.scales[row] : 1.0f;
-        while (count > 0) {
-          const int32_t part = count < kChunk ? count : kChunk;
-          add_products<NV, N>(sum, expand(v, part, scale, buffer), index, part, x, n);
-          v += part;
-          index += part;
-          count -= part;
+      } else if (counts == expanded) {
+        int32_t total = 0;
+        while (expanded < end && total + *expanded <= kChunk) total += *expanded++;
+        w = expand(v, total, buffer);
+        v += total;
+        if (counts == expanded) {  // a row longer than the buffer: all of it but a last part
+          expanded++;
+          for (; count > kChunk; count -= kChunk, index += kChunk, v += kChunk)
+            add_products<NV, N>(sum, expand(v, kChunk, buffer), index, kChunk, x, n);
+          w = expand(v, count, buffer);
+          v += count;
         }
       }
+      if (sizeof(V) == 1) {
+        add_products<NV, N>(sum, w, index, count, x, n);
+        const vf scale = broadcast(scales[row]);
+#pragma GCC unroll 8
+        for (int j = 0; j < NV; j++)
+          sum[j] = sum[j] * scale + (first ? broadcast(bias[row]) : load(out + j * kLanes));
+      } else {
+        // The start goes in early: an addition at the end would wait for the products.
+        if (first) {
+          const vf start = broadcast(bias[row]);
+#pragma GCC unroll 8
+          for (int j = 0; j < NV; j++) sum[j] += start;
+        } else {
+#pragma GCC unroll 8
+          for (int j = 0; j < NV; j++) sum[j] += load(out + j * kLanes);
+        }
+        add_products<NV, N>(sum, w, index, count, x, n);
+      }
+      w += count;
+      index += count;
       if (clip_here) {
 #pragma GCC unroll 8
         for (int j = 0; j < NV; j++) sum[j] = relu(sum[j]);
@@ -299,7 +323,7 @@ template <int NV, typename V>
 INLINE void dense_block(const Layer& layer, const V* panel, const float* x, float* y, int64_t n,
                         int64_t row, int sub) {
   constexpr int kDepth = sizeof(V) == 4 ? 1 << 30 : kChunk / kPanel;
-  float buffer[kChunk];
+  alignas(64) float buffer[kChunk];
   vf sum[kSub][NV];
 #pragma GCC unroll 12
   for (int r = 0; r < kSub; r++)
@@ -308,7 +332,7 @@ INLINE void dense_block(const Layer& layer, const V* panel, const float* x, floa
   for (int64_t from = 0; from < layer.n_cols; from += kDepth) {
     const int64_t left = layer.n_cols - from;
     const int64_t depth = left < kDepth ? left : kDepth;
-    const float* w = expand(panel + from * kPanel, depth * kPanel, 1.0f, buffer) + sub;
+    const float* w = expand(panel + from * kPanel, depth * kPanel, buffer) + sub;
     const float* in = x + from * n;
     for (int64_t k = 0; k < depth; k++) {
       vf a[NV];
@@ -318,6 +342,7 @@ INLINE void dense_block(const Layer& layer, const V* panel, const float* x, floa
       for (int r = 0; r < kSub; r++)
 #pragma GCC unroll 2
         for (int j = 0; j < NV; j++) sum[r][j] += broadcast(w[r]) * a[j];
+      if (sizeof(V) == 4) prefetch(w);
       w += kPanel;
       in += n;
     }
@@ -413,6 +438,7 @@ INLINE __m512 group(const uint8_t*& p, int32_t count, __m512 lo, __m512 hi) {
     for (int32_t u = 0; u < part; u++) {
       sum = _mm512_fmadd_ps(slot_values<V>(p), _mm512_permutex2var_ps(lo, at, hi), sum);
       at = _mm512_srli_epi32(at, 5);
+      prefetch(p);
       p += kBytes;
     }
     count -= part;
