@@ -57,7 +57,7 @@ def example_columns(preparation: Preparation, rows: int, *, seed: int = 0) -> di
     >>> preparation = {"format": 1, "columns": [
     ...     {"name": "job", "kind": "categorical", "categories": ["a", "b"]}]}
     >>> sorted(set(example_columns(preparation, 100)["job"]), key=str)
-    ['a', 'b', None]
+    [None, 'a', 'b']
     """
     rng = np.random.default_rng(seed)
     encoded = np.zeros((rows, width(preparation)))
