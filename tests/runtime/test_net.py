@@ -103,6 +103,7 @@ def test_a_faster_dense_path_is_taken(monkeypatch):
     made = Net(program(), precision="fp32")
     monkeypatch.setattr(made, "_tile", lambda n: lambda x, threads: time.sleep(1e-3))
     made._compare_with_torch(made.program())
+    assert made.run(np.zeros((0, 64), np.float32), None).shape == (0, 64)
     for rows in (1, 5, 16, 300, 5000):
         x = np.zeros((rows, 64), np.float32)
         assert (made.run(x, None) == 7).all()
@@ -114,6 +115,31 @@ def test_a_slower_dense_path_is_not(monkeypatch):
     made = Net(program(), precision="fp32")
     made.tune()
     assert not (made.run(np.zeros((16, 64), np.float32), None) == 7).any()
+
+
+def test_each_batch_has_the_path_of_the_next_smaller_measured_one():
+    made = Net(program(), precision="fp32")
+    made._dense = {1: None, 16: lambda x: np.full((len(x), 64), 7, np.float32), 64: None}
+    taken = [
+        rows
+        for rows in (1, 15, 16, 17, 63, 64, 1000)
+        if (made.run(np.zeros((rows, 64), np.float32), None) == 7).all()
+    ]
+    assert taken == [16, 17, 63]
+
+
+def test_long_runs_are_not_measured(monkeypatch):
+    asked = []
+
+    def make(_, *, packed):
+        return lambda x: asked.append(len(x))
+
+    monkeypatch.setattr(dense, "torch_runner", make)
+    made = Net(program(share=0.9), precision="fp32")
+    monkeypatch.setattr(made, "run", lambda x, threads: time.sleep(0.02 * len(x)))
+    monkeypatch.setattr(net, "_LONG", 0.5)
+    made._compare_with_torch(made.program())
+    assert max(asked) == 16
 
 
 def test_fewer_threads_than_torchs_are_ours(monkeypatch):

@@ -125,12 +125,12 @@ def torch_runner(program: Program, *, packed: bool = True) -> Callable[[Floats],
         return None
     steps = [_step(torch, op, program.shape(op.inputs[0]), packed=packed) for op in program.ops]
     last = {value: i for i, op in enumerate(program.ops) for value in op.inputs}
-    shape = program.input_shape
+    shape, n_outputs = program.input_shape, int(np.prod(program.output_shape))
 
     def run(x: Floats) -> Floats:
         x = x if x.flags.writeable else x.copy()  # torch warns of others, though it only reads
         with torch.inference_mode():
-            first = torch.from_numpy(x).view(-1, *shape)
+            first = torch.from_numpy(x).view(len(x), *shape)
             if len(shape) == 3:
                 first = first.contiguous(memory_format=torch.channels_last)
             values: list[Any] = [first]
@@ -139,7 +139,7 @@ def torch_runner(program: Program, *, packed: bool = True) -> Callable[[Floats],
                 for value in op.inputs:
                     if last[value] == i:
                         values[value] = None
-            made: Floats = values[-1].reshape(len(x), -1).contiguous().numpy()
+            made: Floats = values[-1].reshape(len(x), n_outputs).contiguous().numpy()
             return made
 
     try:

@@ -33,6 +33,7 @@ _BATCHES = (1, 16, 32, 64, 256, 1024)  # at which torch's dense path is measured
 _FEW_ROWS = 32  # starting threads takes longer than so few rows
 _SHORT = 2e-4  # seconds: or than so short a time
 _CLEAR = 64  # batch from which torch's lead or lag is clear
+_LONG = 0.5  # seconds that one run of torch's path may take to be measured
 _MOST_COVERS = 4096  # so that whoever sends batches of every size fills no memory
 _AHEAD = 0.97  # of our time, at most, for torch to be used
 
@@ -68,11 +69,6 @@ def _sizes_and_costs(program: Program) -> tuple[tuple[int, ...], dict[int, float
     return sizes, {n: (_IMAGE_COSTS if images else _COSTS)[n] for n in sizes}
 
 
-def _batch_class(rows: int) -> int:
-    """Return the largest measured batch that is no larger, the smallest for none."""
-    return max((one for one in _BATCHES if one <= rows), default=_BATCHES[0])
-
-
 class Net:
     """A program without parts of torch, its plans for several tile sizes, and when to use which.
 
@@ -99,7 +95,7 @@ class Net:
         self._plans: dict[int, Plan] = {}
         self._runners: dict[int, _Runner] = {}
         self._covers: dict[tuple[int, int], list[tuple[int, int]]] = {}
-        self._dense: dict[int, _Function] = {}
+        self._dense: dict[int, _Function | None] = {}  # by the smallest batch
         self._measured = False
         self.sizes, self.costs = _sizes_and_costs(program)
         self._fallback: _Function | None = None
@@ -201,10 +197,12 @@ class Net:
     def run(self, x: Floats, n_threads: int | None) -> Floats:
         """Return [rows, outputs] for float32 [rows, inputs], C-contiguous."""
         rows = len(x)
+        if not rows:
+            return np.empty((0, self._shape[1]), np.float32)
         if self.library is None:
             return self._run_fallback(x)
         if self._dense and (n_threads is None or n_threads >= dense.n_torch_threads()):
-            other = self._dense.get(_batch_class(rows))
+            other = self._dense[max(n for n in self._dense if n <= rows)]
             if other is not None:
                 return other(x)
         if n_threads is None:
@@ -295,7 +293,7 @@ class Net:
         if not known:
             return
         thin = self.kept < 0.3 * self.prunable
-        found: dict[int, _Function] = {}
+        found: dict[int, _Function | None] = {}
         for rows in _BATCHES:
             x = np.zeros((rows, self._shape[0]), np.float32)
             timers = {name: partial(other, x) for name, other in known.items()}
@@ -306,11 +304,12 @@ class Net:
                 again = fastest(timers, seconds=_SECONDS)  # a neighbour may have slowed us down
                 least = {name: min(least[name], again[name]) for name in timers}
                 best = min(known, key=lambda name: least[name])
-            if least[best] < _AHEAD * least["ours"]:
-                found[rows] = known[best]
-            elif rows >= _CLEAR and thin and least[best] > 1.5 * least["ours"]:
-                break  # larger batches help torch, but not by that much
-        self._dense = found
+            found[rows] = known[best] if least[best] < _AHEAD * least["ours"] else None
+            # larger batches help torch, but not by that much
+            clear = rows >= _CLEAR and thin and least[best] > 1.5 * least["ours"]
+            if clear or 4 * least["ours"] > _LONG:
+                break
+        self._dense = found if any(found.values()) else {}
 
 
 def _runner(made: Plan, n_outputs: int) -> _Runner:
