@@ -28,7 +28,8 @@ from secateurs.runtime.plan import choices, plan, run, time_steps
 from secateurs.runtime.program import Program
 from secateurs.runtime.reading import read
 
-SECONDS = 0.05
+SECONDS, BUDGET = 0.01, 8.0
+"""Of one engine in a round, and of all rounds."""
 
 
 def plans(program: Program, *, tiles: list[int], kinds: list[str], native: natives.Native) -> dict:
@@ -42,14 +43,17 @@ def plans(program: Program, *, tiles: list[int], kinds: list[str], native: nativ
     return made
 
 
-def timed(runs: dict, *, rounds: int = 15) -> dict[str, float]:
+def timed(runs: dict, *, rounds: int = 30) -> dict[str, float]:
     """Return the microseconds of a call, interleaved."""
-    calls = {}
+    calls, once = {}, {}
     for name, call in runs.items():
         call()
         start = time.process_time()
         call()
-        calls[name] = max(1, int(SECONDS / 5 / max(time.process_time() - start, 1e-6)))
+        once[name] = max(time.process_time() - start, 1e-6)
+        calls[name] = max(1, int(SECONDS / once[name]))
+    whole = sum(calls[name] * once[name] for name in runs)
+    rounds = max(5, min(rounds, int(BUDGET / whole)))
     spent = {name: [] for name in runs}
     for _ in range(rounds):
         for name, call in runs.items():

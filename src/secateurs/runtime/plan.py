@@ -203,9 +203,7 @@ def plan(
             guess = _default(step, n=n, isa=native.isa)
             chosen[step.op] = kinds.get(step.op, guess)
     n_floats = place(steps, source, result)
-    # Of pooling for one sample: two padded rows, and whole vectors beyond.
-    lines = [s.image[2] + 2 * s.geometry.padding[1] for s in steps if s.kind.endswith("_pool")]
-    scratch = 2 * max(lines, default=0) + 64
+    scratch = max((_scratch(step) for step in steps), default=0)
     keep: list[Any] = []
     n_bytes = 0
     table = (_Step * max(1, len(steps)))()
@@ -244,6 +242,15 @@ def plan(
         call=_run(native),
         native=native,
     )
+
+
+def _scratch(step: Step) -> int:
+    """Return the floats that pooling needs for one sample: rows of output and input, and more."""
+    if not step.kind.endswith("_pool"):
+        return 0
+    op = step.geometry
+    beyond = op.kernel[1] + (op.stride[1] + 2) * 16
+    return step.out.shape[2] + step.image[2] + 2 * op.padding[1] + beyond
 
 
 def _view(value: Value) -> _View:
