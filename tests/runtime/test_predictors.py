@@ -260,7 +260,7 @@ import sys
 sys.path[:0] = [{str(ROOT)!r}]
 class Refuse:
     def find_spec(self, name, path=None, target=None):
-        if name.partition('.')[0] in ('torch', 'pandas', 'scipy', 'sklearn', 'numba'):
+        if name.partition('.')[0] in ('torch', 'pandas', 'sklearn', 'safetensors'):
             raise ImportError(name)
 sys.meta_path.insert(0, Refuse())
 import json, secateurs.runtime

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from secateurs.runtime import native, pack
+from secateurs.runtime import native, pack, tuning
 from secateurs.runtime.program import Op, Program
 from secateurs.runtime.tuning import TILES, cover, density, fastest, is_block, layer_kinds
 
@@ -89,14 +89,35 @@ def layers(*densities):
 
 @compiled_only
 @pytest.mark.parametrize("precision", pack.PRECISIONS)
-def test_dense_layers_are_dense_and_thin_ones_sparse(precision):
-    whole = layers(1, 0.05)
-    assert density(whole.ops[0]) == 1
-    found = layer_kinds(whole, sizes=TILES, library=native.load(), precision=precision)
-    for n in TILES:
-        assert found[n][1].partition(":")[0] in ("rows", "sell")
-        assert found[n][0] in native.kinds(n=n, isa=native.isa()) or is_block(found[n][0])
-    assert found[64][0] == "dense"
+@pytest.mark.parametrize("quickest", ["dense", "rows:128", "rows"])
+def test_the_kernel_that_was_fastest_is_taken(precision, quickest, monkeypatch):
+    def told(candidates, **_):
+        for call in candidates.values():
+            call()  # it does run
+        return {name: 1.0 if name == quickest else 2.0 for name in candidates}
+
+    monkeypatch.setattr(tuning, "fastest", told)
+    found = layer_kinds(layers(1), sizes=(16, 64), library=native.load(), precision=precision)
+    assert found == {16: {0: quickest}, 64: {0: quickest}}
+
+
+@compiled_only
+def test_a_kernel_in_use_is_kept_where_another_is_hardly_faster(monkeypatch):
+    times = iter([{"rows": 1.0, "dense": 2.0}, {"rows": 1.02, "dense": 1.0}, {"dense": 0.9}])
+
+    def told(candidates, **_):
+        return dict.fromkeys(candidates, 1.1) | next(times)
+
+    monkeypatch.setattr(tuning, "fastest", told)
+    found = layer_kinds(layers(1), sizes=(16, 32, 64), library=native.load(), precision="fp32")
+    assert found == {16: {0: "rows"}, 32: {0: "rows"}, 64: {0: "dense"}}
+
+
+@compiled_only
+def test_thin_layers_are_not_tried_dense():
+    found = layer_kinds(layers(0.05), sizes=TILES, library=native.load(), precision="fp32")
+    assert {found[n][0].partition(":")[0] for n in TILES} <= {"rows", "sell"}
+    assert density(layers(0.05).ops[0]) < 0.1
 
 
 @compiled_only
