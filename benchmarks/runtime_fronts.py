@@ -28,7 +28,6 @@ class Point:
     val: np.ndarray
     test: np.ndarray
     n_bytes: float
-    seconds: float
     latency: dict[int, tuple[float, str]]
     """Microseconds and the engine that takes them, by batch."""
 
@@ -53,9 +52,7 @@ def points(fitted: list[dict], clocked: list[dict], table: str, family: Callable
             if calls:
                 best = min(calls, key=calls.__getitem__)
                 latency[batch] = calls[best], best
-        columns = {
-            k: np.array([several[s][k] for s in at]) for k in ("val", "test", "n_bytes", "seconds")
-        }
+        columns = {k: np.array([several[s][k] for s in at]) for k in ("val", "test", "n_bytes")}
         found.append(
             Point(
                 name=model + LABELS.get(engine, ""),
@@ -64,7 +61,6 @@ def points(fitted: list[dict], clocked: list[dict], table: str, family: Callable
                 val=columns["val"],
                 test=columns["test"],
                 n_bytes=float(columns["n_bytes"].mean()),
-                seconds=float(columns["seconds"].mean()),
                 latency=latency,
             )
         )
@@ -115,7 +111,7 @@ def _models(own: list[Point], costs: dict) -> None:
     named = {p.name: p for p in own}
     one = ["test, %", *(f"us, {b}" for b in batches), "kB"]
     head = ["model", *one, *(f"int8 {what}" for what in one)]
-    head += [*(f"ORT int8 us, {b}" for b in batches), "CPU s to fit", "on the front of"]
+    head += [*(f"ORT int8 us, {b}" for b in batches), "on the front of"]
     lines = []
     for point in sorted(own, key=lambda p: (p.family, -p.n_bytes)):
         if ", int8" in point.name or ", ORT" in point.name:
@@ -137,7 +133,7 @@ def _models(own: list[Point], costs: dict) -> None:
             for p in forms
             if p in several
         ]
-        lines.append([*line, f"{point.seconds:.3g}", "; ".join(on)])
+        lines.append([*line, "; ".join(on)])
     _print(head, lines)
     for name, several in fronts.items():
         steps = " → ".join(f"{p.name} ({100 * p.test.mean():.2f})" for p in several)

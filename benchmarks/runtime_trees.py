@@ -7,7 +7,6 @@ Both libraries predict with one thread, from arrays that are ready.
 import contextlib
 import os
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -54,17 +53,14 @@ def xgboost(x, y, codes: Codes, *, seed: int) -> dict[str, dict]:
     if n_classes > 2:
         options |= {"objective": "multi:softprob", "num_class": n_classes}
     data = xgb.DMatrix(x, y, feature_types=kinds, enable_categorical=True, nthread=1)
-    found, begin = {}, time.process_time()
+    found = {}
     booster = xgb.train(options, data, num_boost_round=max(XGBOOST))
-    spent = time.process_time() - begin
     for n in XGBOOST:
         cut = booster[:n]
         cut.set_param({"nthread": 1})
         blob = bytes(cut.save_raw("ubj"))
         found[f"xgboost, {n} rounds"] = {
             "blob": blob,
-            "n_bytes": len(blob),
-            "seconds": spent * n / max(XGBOOST),
             "run": _xgboost_call(cut),
         }
     return found
@@ -118,14 +114,10 @@ def catboost(x, y, codes: Codes, *, seed: int) -> dict[str, dict]:
             allow_writing_files=False,
             logging_level="Silent",
         )
-        begin = time.process_time()
         model.fit(_features(cb, x, codes.named), y)
-        spent = time.process_time() - begin
-        blob = _saved(model, "cbm")
+            blob = _saved(model, "cbm")
         found[f"catboost, {n} trees"] = {
             "blob": blob,
-            "n_bytes": len(blob),
-            "seconds": spent,
             "run": _catboost_call(model, codes.named),
         }
     return found
