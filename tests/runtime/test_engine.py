@@ -8,6 +8,7 @@ import sys
 import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +19,11 @@ from hypothesis import strategies as st
 from torch import nn
 
 from reference.programs import evaluate, program
-from secateurs import masks, runtime
+from secateurs import PhaseConfig, TicketConfig, find_ticket, masks, runtime
 from secateurs.errors import InputError
 from secateurs.networks.dense import MLP
 from secateurs.networks.resnet import ResNet18
+from secateurs.optimizers import SGD
 from secateurs.runtime import engine as engines
 from secateurs.runtime import fallback, native, net, storage
 from secateurs.runtime.compact import compact
@@ -405,3 +407,30 @@ def test_public_names_resolve():
     assert runtime.compile is engines.compile
     with pytest.raises(AttributeError, match="has no attribute 'compress'"):
         _ = runtime.compress
+
+
+# --- tickets --------------------------------------------------------------------------------------
+
+
+class Plain(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.encoder = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU())
+        self.decoder = nn.Linear(16, 3)
+
+    def forward(self, x):
+        return self.decoder(self.encoder(x))
+
+
+@pytest.mark.parametrize("alpha", [None, 0.5])
+def test_a_ticket_is_its_function(data, alpha):
+    """With an alpha that is the network's output less that at the masked start, scaled."""
+    torch.manual_seed(0)
+    phase = PhaseConfig(epochs=2, optimizer=SGD(lr=1e-2))
+    config = TicketConfig(search=phase, finetune=replace(phase, alpha=alpha), compression=4)
+    ticket = find_ticket(Plain(), data, config)
+    engine = compile(ticket, tune=False)
+    x = data.validation[0]
+    with torch.no_grad():
+        close(engine(x).numpy(), ticket.function(x).numpy())
+    assert (ticket.function is ticket.network) == (alpha is None)
