@@ -115,7 +115,7 @@ def catboost(x, y, codes: Codes, *, seed: int) -> dict[str, dict]:
             logging_level="Silent",
         )
         model.fit(_features(cb, x, codes.named), y)
-            blob = _saved(model, "cbm")
+        blob = _saved(model, "cbm")
         found[f"catboost, {n} trees"] = {
             "blob": blob,
             "run": _catboost_call(model, codes.named),
