@@ -382,8 +382,7 @@ def test_values_share_memory_when_their_time_is_over():
         Op(kind="activation", inputs=(i,), shape=(100,), activation="relu") for i in range(20)
     )
     many, two = (
-        plan(Program(input_shape=(100,), ops=ops[:k]), n=16, native=natives.load())
-        for k in (20, 2)
+        plan(Program(input_shape=(100,), ops=ops[:k]), n=16, native=natives.load()) for k in (20, 2)
     )
     assert many.n_floats == two.n_floats
 

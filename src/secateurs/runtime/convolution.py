@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from secateurs.runtime.lowering import Step, alive, taps
 from secateurs.runtime.pack import aligned
-from secateurs.runtime.placing import Step, alive, taps
 from secateurs.runtime.program import Floats
 
 __all__ = ["LANES", "Conv", "PackedConv", "Positions", "pack_conv", "positions", "struct"]

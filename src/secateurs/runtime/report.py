@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from secateurs.runtime import native
+from secateurs.runtime.lowering import taps
 from secateurs.runtime.net import Net
 from secateurs.runtime.pack import aligned
-from secateurs.runtime.placing import taps
 from secateurs.runtime.plan import time_steps
 from secateurs.runtime.program import Op
 from secateurs.runtime.tuning import cover, density, fastest, split_kind
