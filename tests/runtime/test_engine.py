@@ -25,9 +25,10 @@ from secateurs.networks.dense import MLP
 from secateurs.networks.resnet import ResNet18
 from secateurs.optimizers import SGD
 from secateurs.runtime import engine as engines
-from secateurs.runtime import fallback, native, net, storage
+from secateurs.runtime import fallback, native, net
 from secateurs.runtime.compact import compact
 from secateurs.runtime.engine import Engine, compile
+from secateurs.runtime.precision import PRECISIONS, rounded
 from secateurs.runtime.program import Op, Program
 
 ROOT = Path(runtime.__file__).parents[2]
@@ -133,7 +134,7 @@ def test_lower_precisions_are_near_and_stay_so(made, backend):
         engine = compile(made, precision=precision, tune=False)
         error = np.abs(engine(x) - wanted).max() / np.abs(wanted).max()
         assert 1e-5 < error < bound
-        twin = storage.rounded(compact(made), precision)
+        twin = rounded(compact(made), precision)
         close(engine(x), evaluate(twin, x))
 
 
@@ -304,7 +305,7 @@ def test_copies_compute_the_same(made, backend, again):
     np.testing.assert_array_equal(again(engine)(x), engine(x))
 
 
-@pytest.mark.parametrize("precision", storage.PRECISIONS)
+@pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("tune", [False, True])
 def test_what_was_saved_computes_the_same(made, backend, precision, tune, tmp_path):
     engine = compile(made, precision=precision)

@@ -16,6 +16,7 @@ from secateurs.errors import InputError
 from secateurs.runtime import storage
 from secateurs.runtime.compact import compact
 from secateurs.runtime.net import Net
+from secateurs.runtime.precision import PRECISIONS, rounded
 from secateurs.runtime.program import Floats, Op, Program, check
 from secateurs.runtime.reading import read
 from secateurs.runtime.report import Report, rows_of
@@ -352,8 +353,8 @@ def compile(
     array([[0., 1.],
            [3., 4.]], dtype=float32)
     """
-    if precision not in storage.PRECISIONS:
-        names = ", ".join(storage.PRECISIONS)
+    if precision not in PRECISIONS:
+        names = ", ".join(PRECISIONS)
         raise InputError(f"precision must be one of {names}, got {precision!r}")
     if isinstance(network, Program):
         if mask is not None:
@@ -365,4 +366,4 @@ def compile(
             network, mask = network.function, network.mask if plain else None
         program = read(network, mask, example, unsupported=unsupported)
     check(program)
-    return Engine(storage.rounded(compact(program), precision), precision=precision, tune=tune)
+    return Engine(rounded(compact(program), precision), precision=precision, tune=tune)
