@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from reference import packed as slow
 from secateurs.errors import InputError
 from secateurs.runtime import native
+from secateurs.runtime import pack as packing
 from secateurs.runtime.pack import PRECISIONS, pack
 
 BEST = native.load()
@@ -89,6 +90,27 @@ def test_more_columns_than_sixteen_bits_have(isa, n):
         packed = pack(weight, bias, kind=kind)
         y = native.linear(packed, x, native=library)
         np.testing.assert_allclose(y, weight.astype(float) @ x + bias[:, None], atol=1e-4)
+
+
+@pytest.mark.parametrize("isa", HERE)
+@pytest.mark.parametrize("n", [1, 16, 64])
+def test_bands_of_rows_start_and_end_their_own_sums(isa, n, monkeypatch):
+    monkeypatch.setattr(packing, "BAND", 50)
+    check(isa, *drawn(140, 90, n, density=0.1, seed=6))
+    long = pack(drawn(140, 90, n, density=0.1, seed=6)[0], kind="rows", block=40)
+    assert (long.n_blocks, long.n_per_band) == (9, 3)
+
+
+@pytest.mark.parametrize("isa", HERE)
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_rows_longer_than_what_is_widened_at_once(isa, precision):
+    weight, bias, x = drawn(3, 2600, 16, density=1.0, seed=7)
+    weight[1, 5:] = 0
+    read, stored = slow.unpack(pack(weight, kind="rows", precision=precision))
+    expected, size = slow.linear(read, stored, bias, x, activation="")
+    packed = pack(weight, bias, kind="rows", precision=precision)
+    y = native.linear(packed, x, native=native.load(isa=isa))
+    assert agrees(y, expected, size, 2600)
 
 
 @pytest.mark.parametrize("isa", HERE)

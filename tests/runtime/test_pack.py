@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from reference import packed as slow
 from secateurs.errors import InputError
+from secateurs.runtime import pack as packing
 from secateurs.runtime.pack import KINDS, PRECISIONS, Sparse, pack, sparse
 
 
@@ -95,6 +96,19 @@ def test_rows_are_sorted_by_their_weights_so_that_the_predictor_knows():
     packed = pack(weight, kind="rows", block=20)
     for start, end in zip(packed.starts, packed.starts[1:], strict=False):
         assert (np.diff(packed.counts[start:end]) <= 0).all()
+
+
+def test_bands_hold_every_row_once_in_their_first_and_last_block(monkeypatch):
+    monkeypatch.setattr(packing, "BAND", 32)
+    weight = drawn(100, 60, density=0.05, seed=8)
+    packed = pack(weight, kind="rows", block=20)
+    assert (packed.n_blocks, packed.n_per_band) == (12, 3)
+    np.testing.assert_array_equal(slow.unpack(packed)[0], weight)
+    for block in range(12):
+        rows = packed.order[packed.starts[block] : packed.starts[block + 1]]
+        band = range(block // 3 * 32, min(100, block // 3 * 32 + 32))
+        assert set(rows) <= set(band)
+        assert block % 3 == 1 or sorted(rows) == list(band)
 
 
 def test_sell_stores_less_than_twice_what_is_kept_at_an_eighth():

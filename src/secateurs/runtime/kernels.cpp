@@ -29,7 +29,7 @@ constexpr int kLanes = 4;
 #define EXPORT extern "C" __attribute__((visibility("default")))
 #define INLINE inline __attribute__((always_inline))
 
-constexpr int32_t kAbiVersion = 1;
+constexpr int32_t kAbiVersion = 2;
 
 enum Kind : int32_t { kDense = 0, kRows = 1, kDense1 = 2, kSell = 3 };
 enum Precision : int32_t { kFp32 = 0, kBf16 = 1, kInt8 = 2 };
@@ -43,7 +43,7 @@ struct Layer {
   int32_t index_bytes;  // of indices: 2 or 4
   int64_t n_rows;
   int64_t n_cols;
-  int64_t n_blocks;  // blocks of columns (rows), slabs of 64 rows (sell)
+  int64_t n_blocks;  // blocks of columns, band after band of rows (rows), slabs of 64 rows (sell)
   const void* values;
   const void* indices;
   const int32_t* starts;
@@ -51,6 +51,7 @@ struct Layer {
   const int32_t* order;
   const float* bias;
   const float* scales;
+  int64_t n_per_band;  // blocks of columns of one band (rows)
 };
 
 // Everything has internal linkage: the same source is in the library once per instruction set, and
@@ -195,12 +196,12 @@ void rows(const Layer& layer, const float* x, float* y, int64_t n) {
   const int32_t* counts = layer.counts;
   const float* bias = layer.bias;
   const float* scales = layer.scales;
-  const int64_t step = N ? N : n, n_blocks = layer.n_blocks;
+  const int64_t step = N ? N : n, n_blocks = layer.n_blocks, n_per_band = layer.n_per_band;
   const bool clip = layer.activation == kRelu;
   alignas(64) float buffer[kChunk];
   const float* w = buffer;
   for (int64_t b = 0; b < n_blocks; b++) {
-    const bool first = b == 0, clip_here = clip && b + 1 == n_blocks;
+    const bool first = b % n_per_band == 0, clip_here = clip && (b + 1) % n_per_band == 0;
     const int32_t* end = counts + (layer.starts[b + 1] - layer.starts[b]);
     const int32_t* expanded = counts;  // rows before it stand in `buffer`
     for (; counts < end; counts++, order++) {
@@ -208,6 +209,10 @@ void rows(const Layer& layer, const float* x, float* y, int64_t n) {
       float* out = y + row * step;
       int32_t count = *counts;
       vf sum[NV] = {};
+      if (count <= 24) {  // one line for each row is enough then, and the jumps are many
+        prefetch(v);
+        prefetch(index);
+      }
       if (sizeof(V) == 4) {
         w = expand(v, count, buffer);
         v += count;
@@ -263,10 +268,10 @@ void rows_one(const Layer& layer, const float* x, float* y) {
   const int32_t* counts = layer.counts;
   const float* bias = layer.bias;
   const float* scales = layer.scales;
-  const int64_t n_blocks = layer.n_blocks;
+  const int64_t n_blocks = layer.n_blocks, n_per_band = layer.n_per_band;
   const bool clip = layer.activation == kRelu;
   for (int64_t b = 0; b < n_blocks; b++) {
-    const bool first = b == 0, clip_here = clip && b + 1 == n_blocks;
+    const bool first = b % n_per_band == 0, clip_here = clip && (b + 1) % n_per_band == 0;
     const int32_t* end = counts + (layer.starts[b + 1] - layer.starts[b]);
     for (; counts < end; counts++, order++) {
       const int32_t row = *order;

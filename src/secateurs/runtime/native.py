@@ -15,7 +15,7 @@ from secateurs.runtime.pack import KINDS, PRECISIONS, Packed
 
 __all__ = ["ABI_VERSION", "ISAS", "Layer", "Native", "isa", "kinds", "linear", "load", "struct"]
 
-ABI_VERSION = 1
+ABI_VERSION = 2
 ISAS = ("portable", "avx2", "avx512")
 LIBRARY = Path(__file__).resolve().parent / "_kernels.so"
 
@@ -40,6 +40,7 @@ class Layer(ctypes.Structure):
         ("order", ctypes.c_void_p),
         ("bias", ctypes.c_void_p),
         ("scales", ctypes.c_void_p),
+        ("n_per_band", ctypes.c_int64),
     )
 
 
@@ -145,6 +146,7 @@ def struct(packed: Packed) -> Layer:
         order=pointer(packed.order),
         bias=pointer(packed.bias),
         scales=pointer(packed.scales),
+        n_per_band=packed.n_per_band,
     )
     layer.packed = packed
     return layer

@@ -7,8 +7,10 @@
 | dense1 | 1 | slabs of 64 rows, [slab][column][64] |
 | sell | 1, AVX-512 | slabs of 64 rows by blocks of 31 columns, looked up in registers |
 
-rows: `starts` [blocks + 1] bounds each block's entries in `order` (the output row) and `counts`
-(its number of weights), which are sorted by that number; `indices` holds the column of each value.
+rows: bands of 1024 rows, if there are blocks, so that sums stay near until their next block; in a
+band, block after block. `starts` [blocks + 1] bounds each block's entries in `order` (the output
+row) and `counts` (its number of weights), which are sorted by that number; `indices` holds the
+column of each value.
 
 sell: slab by slab, `starts` [slabs + 1] counts the runs of blocks, `counts` holds for each run
 (blocks, then steps of each of the four groups of 16 lanes), `indices` the first column of each
@@ -31,6 +33,7 @@ KINDS = ("dense", "rows", "dense1", "sell")
 PRECISIONS = ("fp32", "bf16", "int8")
 
 PANEL = 12  # rows of a panel of the dense kernel
+BAND = 1024  # rows whose sums wait in the second cache for their next block of columns
 SLAB = 64  # rows of a slab of the kernels for one sample
 LOOKUP = 31  # columns that two registers hold, with one place left for a zero
 UNUSED = np.uint32((1 << 30) - 1)  # a lane of which no column is used
@@ -65,7 +68,8 @@ class Packed:
         precision: of the values, one of `PRECISIONS`.
         activation: "" or "relu".
         n_rows, n_cols: of the weight.
-        n_blocks: blocks of columns (rows) or slabs (sell).
+        n_blocks: blocks of columns in all bands (rows) or slabs (sell).
+        n_per_band: blocks of columns in one band of rows (rows).
         n_kept: weights that are stored and not padding.
         values, indices, starts, counts, order, bias, scales: the arrays.
     """
@@ -84,6 +88,7 @@ class Packed:
     order: NDArray[np.int32]
     bias: Floats
     scales: Floats | None = None
+    n_per_band: int = 1
 
     @property
     def n_bytes(self) -> int:
@@ -213,25 +218,32 @@ def _rows(kept: Sparse, values: NDArray[Any], *, block: int | None) -> dict[str,
     n_rows = len(kept.counts)
     width = max(1, min(block or kept.n_cols, kept.n_cols))
     n_blocks = max(1, -(-kept.n_cols // width))
-    rows, blocks = _row_ids(kept), kept.columns // width
-    counts = np.bincount(blocks * n_rows + rows, minlength=n_blocks * n_rows)
-    counts = counts.reshape(n_blocks, n_rows)
-    by_count = np.argsort(-counts, axis=1, kind="stable")
-    place = np.argsort(by_count, axis=1)
+    # With one block each output is written once, from wherever.
+    size = max(1, min(n_rows, BAND if n_blocks > 1 else n_rows))
+    n_bands = max(1, -(-n_rows // size))
+    rows = _row_ids(kept)
+    part = rows // size * n_blocks + kept.columns // width
+    counts = np.bincount(part * size + rows % size, minlength=n_bands * n_blocks * size)
+    counts = counts.reshape(n_bands, n_blocks, size)
+    counts[-1, :, n_rows - (n_bands - 1) * size :] = -1  # no such rows
+    by_count = np.argsort(-counts, axis=2, kind="stable")
+    place = np.argsort(by_count, axis=2).reshape(-1, size)
+    counts = np.take_along_axis(counts, by_count, axis=2)
     # In the middle, a row without weights has nothing to add; the first block starts every row,
     # and the last one ends it.
-    counts = np.take_along_axis(counts, by_count, axis=1)
     entry = counts > 0
-    entry[[0, -1]] = True
-    into = np.lexsort((kept.columns, place[blocks, rows], blocks))
+    entry[:, [0, -1]] = counts[:, [0, -1]] >= 0
+    order = by_count + size * np.arange(n_bands)[:, None, None]
+    into = np.lexsort((kept.columns, place[part, rows % size], part))
     index_type = np.uint32 if kept.n_cols > 1 << 16 else np.uint16
     return {
-        "n_blocks": n_blocks,
+        "n_blocks": n_bands * n_blocks,
+        "n_per_band": n_blocks,
         "values": aligned(values[into]),
         "indices": aligned(kept.columns[into].astype(index_type)),
-        "starts": np.concatenate([[0], np.cumsum(entry.sum(axis=1))]).astype(np.int32),
+        "starts": np.concatenate([[0], np.cumsum(entry.sum(axis=2))]).astype(np.int32),
         "counts": counts[entry].astype(np.int32),
-        "order": by_count[entry].astype(np.int32),
+        "order": order[entry].astype(np.int32),
     }
 
 
