@@ -1,7 +1,7 @@
 """Microseconds of pruned networks on one thread: ours beside dense and sparse engines.
 
     python benchmarks/bench_runtime.py [--networks 9x512,...] [--densities 0.125,...]
-        [--batches 1,32] [--engines ours,ort,...] [--masks random,trained] [--rounds 30]
+        [--batches 1,32] [--engines ours,ort,...] [--masks random,trained,layerwise] [--rounds 30]
     python benchmarks/bench_runtime.py --threads 2             wall time
     python benchmarks/bench_runtime.py --isa avx2              ours and oneDNN kept to AVX2
     python benchmarks/bench_runtime.py --table                 print what is there
@@ -9,10 +9,17 @@
 All engines of a row run interleaved in one process (DeepSparse, which needs an environment of its
 own, takes its turns in another): a figure is the 10th percentile over the rounds of process CPU
 time a call, and of wall time with more than one thread. Inputs are prepared, outputs are NumPy
-arrays. An engine's outputs are checked against float64 before. BatchNorm is folded for all. Random
-masks keep the same share of each layer of the encoder; trained ones are those of
-runtime_models.py. Each row goes to --out as a line of JSON as soon as it is measured; a run
-that was killed goes on with the next one.
+arrays. An engine's outputs are checked against float64 before. BatchNorm is folded for all.
+
+Random masks keep the same share of each layer of the encoder. Trained ones are those of
+runtime_models.py: "trained" are tickets, whose layers compete, "layerwise" such whose layers all
+keep 1/r. Where a ticket leaves neurons dead, the dense engines called "compact" run the network
+without them: what ours gains over those it owes to its kernels. FLOPs are those of weights that
+are left then.
+
+Each row goes to --out as a line of JSON as soon as it is measured; a run that was killed goes on
+with the next one. Of rows measured again the last counts; --unsteady measures those again in which
+a dense engine was 15 % slower than beside another mask.
 
 Peers: benchmarks/runtime-peers.txt. DeepSparse: `pip install deepsparse==1.8.0` in an environment
 of Python < 3.12, and --deepsparse its python. `--during CMD` is started around each row with a
@@ -35,7 +42,7 @@ import numpy as np
 import runtime_engines as engines
 import torch
 from runtime_engines import AbsentError, Case
-from runtime_networks import COMPRESSIONS, NETWORKS, TRAINED, flops, folded, inputs
+from runtime_networks import COMPRESSIONS, NETWORKS, TRAINED, folded, inputs
 from runtime_rows import rows_of, table, times, unsteady
 
 BATCHES = (1, 32, 128, 1024)
@@ -183,7 +190,7 @@ def measure(name: str, density: float, masked: str, batch: int, args: argparse.N
     for run in runs.values():
         if isinstance(run, engines.DeepSparse):
             run.close()
-    per_row = flops(network, x)
+    per_row = engines.flops(case)
     for engine, values in found.items():
         values["error"] = errors[engine]
     return {
@@ -212,7 +219,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--densities", type=_list(float), default=[1 / r for r in COMPRESSIONS])
     parser.add_argument("--batches", type=_list(int), default=BATCHES)
     parser.add_argument("--engines", type=_list(str), default=list(engines.MAKERS))
-    parser.add_argument("--masks", type=_list(str), default=["random", "trained"])
+    parser.add_argument("--masks", type=_list(str), default=["random", "trained", "layerwise"])
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--budget", type=float, default=4.0, help="seconds of timing a row")
     parser.add_argument("--threads", type=int, default=1)
@@ -257,7 +264,7 @@ def main() -> None:
             (name, density, masked, batch)
             for name in args.networks
             for masked in args.masks
-            if masked == "random" or name in TRAINED
+            if masked == "random" or (name, masked) in TRAINED
             for batch in args.batches
             for density in args.densities
         ]

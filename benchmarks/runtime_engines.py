@@ -10,12 +10,13 @@ import functools
 import io
 import json
 import logging
+import math
 import subprocess
 import tempfile
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -358,6 +359,39 @@ def _ours(case: Case, precision: str) -> Callable:
     return run
 
 
+def _compacted(case: Case):
+    """Return the program of the network without its dead neurons."""
+    try:
+        from secateurs.runtime.compact import compact
+        from secateurs.runtime.reading import read
+    except ImportError as err:
+        raise AbsentError(f"there is no compaction ({err})") from err
+    return compact(read(case.network, None, torch.from_numpy(case.x)))
+
+
+def ort_compact(case: Case) -> Callable:
+    """Return ONNX Runtime on the network without its dead neurons."""
+    _imported("onnx")
+    from secateurs.runtime.export import to_onnx
+
+    run = _session(to_onnx(_compacted(case)).SerializeToString(), case.n_threads)
+    return lambda: run(None, {"x": case.x})[0]
+
+
+def onednn_compact(case: Case) -> Callable:
+    """Return packed oneDNN on a chain of layers without its dead neurons."""
+    layers: list[nn.Module] = []
+    for op in _compacted(case).ops:
+        if op.kind != "linear" or op.activation not in ("", "relu"):
+            raise AbsentError("runs chains of Linear and ReLU only")
+        layer = nn.Linear(op.weight.shape[1], op.weight.shape[0])
+        layer.weight = nn.Parameter(torch.tensor(op.weight), requires_grad=False)
+        bias = np.zeros(len(op.weight), np.float32) if op.bias is None else op.bias
+        layer.bias = nn.Parameter(torch.tensor(bias), requires_grad=False)
+        layers += [layer, *([nn.ReLU()] if op.activation else [])]
+    return onednn(replace(case, network=nn.Sequential(*layers)))
+
+
 MAKERS: dict[str, Callable[[Case], Callable]] = {
     "torch": torch_eager,
     "torch_compile": torch_compile,
@@ -366,6 +400,8 @@ MAKERS: dict[str, Callable[[Case], Callable]] = {
     "ort_int8": ort_int8,
     "openvino": openvino,
     "openvino_bf16": openvino_bf16,
+    "onednn_compact": onednn_compact,
+    "ort_compact": ort_compact,
     "torch_csr": torch_csr,
     "scipy": scipy,
     "deepsparse": DeepSparse,
@@ -376,6 +412,9 @@ MAKERS: dict[str, Callable[[Case], Callable]] = {
 DENSE = ("torch", "torch_compile", "onednn", "ort", "openvino")
 """Dense engines in fp32, the best of which is what counts; masks do not change their time."""
 
+COMPACTED = ("onednn_compact", "ort_compact")
+"""Dense engines of the network that our compaction leaves: what dead neurons alone are worth."""
+
 WANTED_ERROR = {"ort_int8": 0.5, "ours_int8": 0.5, "ours_bf16": 0.1, "openvino_bf16": 0.1}
 """Largest error that precision explains, relative to the largest output; 1e-4 for the others."""
 
@@ -384,6 +423,15 @@ def reference(network: nn.Module, x: np.ndarray) -> np.ndarray:
     """Return the outputs in float64."""
     with torch.inference_mode():
         return copy.deepcopy(network).double()(torch.from_numpy(x).double()).numpy()
+
+
+def flops(case: Case) -> int:
+    """Return the operations of one row: two a kept weight and place, dead neurons left out."""
+    return sum(
+        2 * int(np.count_nonzero(op.weight)) * math.prod(op.shape[1:])
+        for op in _compacted(case).ops
+        if op.kind in ("linear", "conv2d")
+    )
 
 
 def error(name: str, y: np.ndarray, expected: np.ndarray) -> float:

@@ -1,6 +1,7 @@
 """Train what the runtime is measured on, into model folders; a killed run goes on where it was.
 
 python benchmarks/runtime_models.py nine     9 layers of 512 on a table, r = 2 to 50
+python benchmarks/runtime_models.py nine-layerwise    the same, each layer keeps 1/r
 python benchmarks/runtime_models.py lenet    LeNet-300-100 on Fashion-MNIST, r = 2 to 50
 python benchmarks/runtime_models.py pareto   tickets and small dense networks of several tables
 
@@ -13,6 +14,7 @@ import json
 import os
 import time
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +49,16 @@ def rows(table, split):
     return tuple((X.iloc[part], y.iloc[part]) for part in (train, val, test))
 
 
+class _Layerwise(TicketClassifier):
+    """Weights compete within their layer."""
+
+    def _config(self, *args):
+        return replace(super()._config(*args), scope="layer")
+
+    def _description(self):
+        return super()._description() | {"estimator": "TicketClassifier"}
+
+
 def _fit(clf, X, y, folder):
     """Fit unless the folder is there, and save."""
     if (folder / "model.json").exists():
@@ -73,6 +85,20 @@ def nine():
     """Train the 9x512 tickets on the first split of a table."""
     (X, y), _, _ = rows(NINE, 0)
     _tickets(X, y, ROOT / "nine", seed=0, widths=(512,) * 9)
+
+
+def nine_layerwise():
+    """Train tickets of the same search whose layers all keep 1/r, which leaves few neurons dead."""
+    (X, y), _, _ = rows(NINE, 0)
+    for r in COMPRESSIONS:
+        clf = _Layerwise(
+            r,
+            random_state=0,
+            widths=(512,) * 9,
+            device="cpu",
+            checkpoint_dir=ROOT / "nine-layerwise/search",
+        )
+        _fit(clf, X, y, ROOT / f"nine-layerwise/ticket-{r}")
 
 
 def lenet():
@@ -110,7 +136,7 @@ def pareto(tables, n_splits):
 def main():
     """Train one part."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("part", choices=("nine", "lenet", "pareto"))
+    parser.add_argument("part", choices=("nine", "nine-layerwise", "lenet", "pareto"))
     parser.add_argument("--tables", nargs="+", choices=TABLES, default=tuple(TABLES))
     parser.add_argument("--splits", type=int, default=N_SPLITS)
     args = parser.parse_args()
@@ -119,7 +145,7 @@ def main():
     if args.part == "pareto":
         pareto(args.tables, args.splits)
     else:
-        {"nine": nine, "lenet": lenet}[args.part]()
+        {"nine": nine, "nine-layerwise": nine_layerwise, "lenet": lenet}[args.part]()
     print(json.dumps({"part": args.part, "seconds": time.monotonic() - begin, "pid": os.getpid()}))
 
 

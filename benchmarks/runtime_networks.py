@@ -19,7 +19,8 @@ from secateurs.networks.resnet import ResNet18
 from secateurs.seeds import stream
 
 COMPRESSIONS = (2, 4, 8, 16, 50)
-TRAINED = {"9x512": "nine", "lenet": "lenet"}
+TRAINED = {("9x512", "trained"): "nine", ("9x512", "layerwise"): "nine-layerwise"}
+TRAINED |= {("lenet", "trained"): "lenet"}
 """Folder of the trained tickets among those of runtime_models.py."""
 
 
@@ -63,11 +64,15 @@ def _drawn(name: str, density: float) -> nn.Module:
     return network
 
 
-def _trained(name: str, density: float, root: Path) -> nn.Module:
-    folder = root / TRAINED[name] / f"ticket-{1 / density:.4g}"
+def _trained(name: str, density: float, masked: str, root: Path) -> nn.Module:
+    folder = root / TRAINED[name, masked] / f"ticket-{1 / density:.4g}"
     if not folder.exists():
-        raise AbsentError(f"no {folder}; run benchmarks/runtime_models.py {TRAINED[name]}")
-    return load(folder).members_[0]
+        part = TRAINED[name, masked]
+        raise AbsentError(f"no {folder}; run benchmarks/runtime_models.py {part}")
+    network = load(folder).members_[0]
+    if name == "lenet":
+        network.encoder[0] = nn.Flatten()  # inputs here are normalised pixels
+    return network
 
 
 def chain(network: nn.Module) -> nn.Module:
@@ -81,33 +86,15 @@ def chain(network: nn.Module) -> nn.Module:
 
 def folded(name: str, density: float, masked: str, root: Path) -> nn.Module:
     """Return a network ready for every engine."""
-    return chain(_trained(name, density, root) if masked == "trained" else _drawn(name, density))
+    if masked == "random":
+        return chain(_drawn(name, density))
+    return chain(_trained(name, density, masked, root))
 
 
 def inputs(name: str, masked: str, network: nn.Module, batch: int) -> np.ndarray:
     """Return rows; trained networks take as many columns as their table has."""
     shape = NETWORKS[name][1]
-    if masked == "trained":
+    if masked != "random":
         first = next(m for m in network.modules() if isinstance(m, nn.Linear))
         shape = (first.in_features,)
     return np.random.default_rng(1).standard_normal((batch, *shape), dtype=np.float32)
-
-
-def flops(network: nn.Module, x: np.ndarray) -> int:
-    """Return the operations of one row that kept weights ask for: two a weight and place."""
-    found = 0
-
-    def count(module: nn.Module, _: object, out: torch.Tensor) -> None:
-        nonlocal found
-        places = out[0, 0].numel() if out.ndim == 4 else 1
-        found += 2 * int(module.weight.count_nonzero()) * places
-
-    hooks = [
-        m.register_forward_hook(count)
-        for m in network.modules()
-        if isinstance(m, (nn.Linear, nn.Conv2d))
-    ]
-    network(torch.from_numpy(x[:1]))
-    for hook in hooks:
-        hook.remove()
-    return found
