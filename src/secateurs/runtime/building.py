@@ -22,14 +22,16 @@ HERE = Path(__file__).resolve().parent
 # Never -ffast-math: NaN and infinity have to come through.
 FLAGS = ("-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-fno-math-errno", "-Wall", "-Wextra")
 
-# Macro suffix of each variant -> flags on x86; elsewhere there is only the portable one.
+# Macro suffix of each variant -> flags on x86; elsewhere there is only the portable one. That one
+# is linked first: of a function that the C++ library defines in all of them, such as those of
+# std::thread, the linker keeps the first copy, which has to run on any processor.
 VARIANTS = {
+    "portable": (),
+    "avx2": ("-mavx2", "-mfma", "-mf16c"),
     "avx512": (
         *("-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mfma", "-mavx2", "-mf16c"),
         "-mprefer-vector-width=512",
     ),
-    "avx2": ("-mavx2", "-mfma", "-mf16c"),
-    "portable": (),
 }
 X86 = ("x86_64", "amd64", "i686", "i386")
 
