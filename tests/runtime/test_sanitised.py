@@ -95,7 +95,7 @@ def test_the_kernels_tests_pass_without_a_report(harness, tree):
         harness, tree, "", *("-m", "pytest", "-q", "-p", "no:cacheprovider", "-rs"), *files
     )
     assert " passed" in said
-    assert not any(word in said for word in ("compiler", "library", "kernels were not"))
+    assert "not built" not in said
 
 
 def test_hostile_files_run_in_bounds_or_not_at_all(harness, tree, isa):
