@@ -117,7 +117,8 @@ def test_a_slower_dense_path_is_not(monkeypatch):
     assert not (made.run(np.zeros((16, 64), np.float32), None) == 7).any()
 
 
-def test_each_batch_has_the_path_of_the_next_smaller_measured_one():
+def test_each_batch_has_the_path_of_the_next_smaller_measured_one(monkeypatch):
+    monkeypatch.setattr(dense, "n_torch_threads", lambda: 4096)
     made = Net(program(), precision="fp32")
     made._dense = {1: None, 16: lambda x: np.full((len(x), 64), 7, np.float32), 64: None}
     taken = [
@@ -135,6 +136,7 @@ def test_long_runs_are_not_measured(monkeypatch):
         return lambda x: asked.append(len(x))
 
     monkeypatch.setattr(dense, "torch_runner", make)
+    monkeypatch.setattr(dense, "n_torch_threads", lambda: 2)  # sleep takes none of a thread's time
     made = Net(program(share=0.9), precision="fp32")
     monkeypatch.setattr(made, "run", lambda x, threads: time.sleep(0.02 * len(x)))
     monkeypatch.setattr(net, "_LONG", 0.5)
@@ -149,3 +151,13 @@ def test_fewer_threads_than_torchs_are_ours(monkeypatch):
     x = np.zeros((1, 64), np.float32)
     assert (made.run(x, 2) == 7).all()
     assert not (made.run(x, 1) == 7).any()
+
+
+def test_more_threads_than_torchs_are_ours(monkeypatch):
+    fake_torch(monkeypatch, seconds=0)
+    monkeypatch.setenv("SECATEURS_THREADS", "3")
+    made = Net(program(), precision="fp32")
+    made._dense = {1: lambda x: np.full((len(x), 64), 7, np.float32)}
+    x = np.zeros((100, 64), np.float32)
+    assert (made.run(x, 2) == 7).all()
+    assert not (made.run(x, None) == 7).any()

@@ -70,6 +70,18 @@ def test_the_fastest_is_found_and_the_slow_one_called_less():
     assert calls["slow"] <= 2 < calls["quick"]
 
 
+def test_nobody_is_given_up_unless_asked():
+    calls = {"slow": 0, "quick": 0}
+
+    def call(name, seconds):
+        calls[name] += 1
+        time.sleep(seconds)
+
+    timers = {"slow": lambda: call("slow", 5e-3), "quick": lambda: call("quick", 0)}
+    fastest(timers, seconds=0.05, within=np.inf)
+    assert calls["slow"] == calls["quick"] > 2
+
+
 def test_blocks_are_named():
     assert is_block("rows:128")
     assert not any(

@@ -28,7 +28,7 @@ _Kinds = Mapping[int, Mapping[int, str]]
 _COSTS = {1: 1.0, 16: 3.5, 32: 5.5, 64: 10.0}
 _IMAGE_COSTS = {1: 1.0, 16: 15.0, 32: 30.0, 64: 60.0}
 _MOST_ARENA = 2**28  # bytes of one tile's values
-_SECONDS = 1e-2  # for the tiles of a whole network, and for each batch of torch's
+_SECONDS = 2e-2  # for the tiles of a whole network, and for each batch of torch's
 _BATCHES = (1, 16, 32, 64, 256, 1024)  # at which torch's dense path is measured
 _FEW_ROWS = 32  # starting threads takes longer than so few rows
 _SHORT = 2e-4  # seconds: or than so short a time
@@ -201,7 +201,8 @@ class Net:
             return np.empty((0, self._shape[1]), np.float32)
         if self.library is None:
             return self._run_fallback(x)
-        if self._dense and (n_threads is None or n_threads >= dense.n_torch_threads()):
+        n_torch = dense.n_torch_threads() if self._dense else 0
+        if n_threads == n_torch or (n_threads is None and self.threads(rows) <= n_torch):
             other = self._dense[max(n for n in self._dense if n <= rows)]
             if other is not None:
                 return other(x)
@@ -251,7 +252,8 @@ class Net:
                 self._make(n)
         x = np.zeros((max(self.sizes), self._shape[0]), np.float32)
         timers = {n: partial(self._tile(n), x[:n], 1) for n in self.sizes}
-        least = fastest(timers, seconds=_SECONDS, clock=time.thread_time)
+        # none is given up: they do different amounts of work
+        least = fastest(timers, seconds=_SECONDS, clock=time.thread_time, within=math.inf)
         self.costs = {n: least[n] for n in self.sizes}
         self._measured = True
         self._covers.clear()
@@ -293,15 +295,19 @@ class Net:
         if not known:
             return
         thin = self.kept < 0.3 * self.prunable
+        n_torch = dense.n_torch_threads()
+        # one thread's own time where torch has no other: neighbours on its core do not count
+        clock = time.thread_time if n_torch == 1 else time.perf_counter
         found: dict[int, _Function | None] = {}
         for rows in _BATCHES:
             x = np.zeros((rows, self._shape[0]), np.float32)
             timers = {name: partial(other, x) for name, other in known.items()}
-            timers["ours"] = partial(self.run, x, None)
-            least = fastest(timers, seconds=_SECONDS / 4)
+            timers["ours"] = partial(self.run, x, min(self.threads(rows), n_torch))
+            least = fastest(timers, seconds=_SECONDS / 8, clock=clock)
             best = min(known, key=lambda name: least[name])
             if least[best] < _AHEAD * least["ours"]:
-                again = fastest(timers, seconds=_SECONDS)  # a neighbour may have slowed us down
+                # a neighbour may have slowed us down
+                again = fastest(timers, seconds=_SECONDS, clock=clock)
                 least = {name: min(least[name], again[name]) for name in timers}
                 best = min(known, key=lambda name: least[name])
             found[rows] = known[best] if least[best] < _AHEAD * least["ours"] else None
