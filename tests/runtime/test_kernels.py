@@ -1,6 +1,7 @@
 """Each kernel of each instruction set against sums in float64."""
 
 import ctypes
+import subprocess
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from reference import packed as slow
 from secateurs.errors import InputError
-from secateurs.runtime import native
+from secateurs.runtime import building, native
 from secateurs.runtime import pack as packing
 from secateurs.runtime.pack import PRECISIONS, pack
 
@@ -95,7 +96,7 @@ def test_more_columns_than_sixteen_bits_have(isa, n):
 @pytest.mark.parametrize("isa", HERE)
 @pytest.mark.parametrize("n", [1, 16, 64])
 def test_bands_of_rows_start_and_end_their_own_sums(isa, n, monkeypatch):
-    monkeypatch.setattr(packing, "BAND", 50)
+    monkeypatch.setattr(packing, "_BAND", 50)
     check(isa, *drawn(140, 90, n, density=0.1, seed=6))
     long = pack(drawn(140, 90, n, density=0.1, seed=6)[0], kind="rows", block=40)
     assert (long.n_blocks, long.n_per_band) == (9, 3)
@@ -230,3 +231,17 @@ def test_a_library_that_is_missing_or_is_none_loads_as_none(tmp_path):
     assert native.load(path=tmp_path / "_kernels.so") is None
     (tmp_path / "not_one.so").write_text("no library")
     assert native.load(path=tmp_path / "not_one.so") is None
+
+
+@pytest.mark.skipif(building.compiler() is None, reason="needs a C++ compiler")
+@pytest.mark.parametrize("sources", ["", "0" * 16])
+def test_a_library_of_other_sources_is_not_used(sources, tmp_path):
+    code = tmp_path / "other.cpp"
+    code.write_text(
+        f'extern "C" const char* secateurs_sources() {{ return "{sources}"; }}\n'
+        'extern "C" int secateurs_best_variant() { return 0; }\n'
+    )
+    library = tmp_path / "other.so"
+    command = [*building.compiler(), "-shared", "-fPIC", str(code), "-o", str(library)]
+    subprocess.run(command, check=True)
+    assert native.load(path=library) is None

@@ -99,7 +99,7 @@ def test_rows_are_sorted_by_their_weights_so_that_the_predictor_knows():
 
 
 def test_bands_hold_every_row_once_in_their_first_and_last_block(monkeypatch):
-    monkeypatch.setattr(packing, "BAND", 32)
+    monkeypatch.setattr(packing, "_BAND", 32)
     weight = drawn(100, 60, density=0.05, seed=8)
     packed = pack(weight, kind="rows", block=20)
     assert (packed.n_blocks, packed.n_per_band) == (12, 3)

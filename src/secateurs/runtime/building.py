@@ -6,6 +6,7 @@ Standard library only, and no import from the package: a build hook runs this fi
 """
 
 import argparse
+import hashlib
 import os
 import platform
 import shlex
@@ -15,17 +16,25 @@ import sys
 import tempfile
 from pathlib import Path
 
-__all__ = ["FLAGS", "VARIANTS", "compile_kernels", "compiler", "main"]
+__all__ = ["compile_kernels", "compiler", "digest", "main"]
 
-HERE = Path(__file__).resolve().parent
+_HERE = Path(__file__).resolve().parent
 
 # Never -ffast-math: NaN and infinity have to come through.
-FLAGS = ("-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-fno-math-errno", "-Wall", "-Wextra")
+_FLAGS = (
+    "-std=c++17",
+    "-O3",
+    "-fPIC",
+    "-fvisibility=hidden",
+    "-fno-math-errno",
+    "-Wall",
+    "-Wextra",
+)
 
 # Macro suffix of each variant -> flags on x86; elsewhere there is only the portable one. That one
 # is linked first: of a function that the C++ library defines in all of them, such as those of
 # std::thread, the linker keeps the first copy, which has to run on any processor.
-VARIANTS = {
+_VARIANTS = {
     "portable": (),
     "avx2": ("-mavx2", "-mfma", "-mf16c"),
     "avx512": (
@@ -33,7 +42,7 @@ VARIANTS = {
         "-mprefer-vector-width=512",
     ),
 }
-X86 = ("x86_64", "amd64", "i686", "i386")
+_X86 = ("x86_64", "amd64", "i686", "i386")
 
 
 def compiler() -> list[str] | None:
@@ -45,6 +54,19 @@ def compiler() -> list[str] | None:
         if path := shutil.which(name):
             return [path]
     return None
+
+
+def digest() -> str:
+    """Return what tells these sources from others; "" where they were left out.
+
+    >>> len(digest()) in (0, 16)
+    True
+    """
+    sources = sorted([*_HERE.glob("*.cpp"), *_HERE.glob("*.inc")])
+    made = hashlib.sha256()
+    for source in sources:
+        made.update(source.read_bytes())
+    return made.hexdigest()[:16] if sources else ""
 
 
 def compile_kernels(out: Path, *, extra_flags: tuple[str, ...] = ()) -> None:
@@ -60,16 +82,16 @@ def compile_kernels(out: Path, *, extra_flags: tuple[str, ...] = ()) -> None:
     command = compiler()
     if command is None:
         raise RuntimeError("needs a C++17 compiler, found none; install g++ or clang++, or set CXX")
-    x86 = platform.machine().lower() in X86
-    variants = VARIANTS if x86 else {"portable": VARIANTS["portable"]}
+    x86 = platform.machine().lower() in _X86
+    variants = _VARIANTS if x86 else {"portable": _VARIANTS["portable"]}
     out = Path(out)
     with tempfile.TemporaryDirectory(dir=out.parent) as folder:
         objects = []
         for name, flags in variants.items():
             target = str(Path(folder) / f"{name}.o")
-            source = str(HERE / "kernels.cpp")
-            macro = f"-DSECATEURS_VARIANT_{name.upper()}"
-            call = [*command, *FLAGS, *flags, *extra_flags, macro, "-c", source, "-o", target]
+            source = str(_HERE / "kernels.cpp")
+            macros = (f"-DSECATEURS_VARIANT_{name.upper()}", f'-DSECATEURS_SOURCES="{digest()}"')
+            call = [*command, *_FLAGS, *flags, *extra_flags, *macros, "-c", source, "-o", target]
             _run(call)
             objects.append(target)
         library = str(Path(folder) / "library")
@@ -90,7 +112,7 @@ def _run(command: list[str]) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """Compile into OUT, by default `_kernels.so` beside this file."""
     parser = argparse.ArgumentParser(description="Compile the kernels of the sparse runtime.")
-    parser.add_argument("out", nargs="?", type=Path, default=HERE / "_kernels.so")
+    parser.add_argument("out", nargs="?", type=Path, default=_HERE / "_kernels.so")
     try:
         compile_kernels(parser.parse_args(arguments).out)
     except RuntimeError as err:

@@ -26,21 +26,21 @@ from secateurs.runtime.program import Floats
 __all__ = ["LANES", "Conv", "PackedConv", "Positions", "pack_conv", "positions", "struct"]
 
 LANES = {"avx512": 16, "avx2": 8, "portable": 4}
-DENSE_ROWS = {"avx512": 6, "avx2": 4, "portable": 4}
-VECTORS = {"avx512": 16, "avx2": 8, "portable": 8}  # of a block
-RUNS = (8, 4, 3, 2, 1)  # of a block
-DENSE_VECTORS = {"avx512": 4, "avx2": 3, "portable": 3}
-NEAR_FLAT = 65536  # the same for one sample
-NEAR = 98304  # bytes of pixels that a part may touch, by measurement: twice the nearest cache
+_DENSE_ROWS = {"avx512": 6, "avx2": 4, "portable": 4}
+_VECTORS = {"avx512": 16, "avx2": 8, "portable": 8}  # of a block
+_RUNS = (8, 4, 3, 2, 1)  # of a block
+_DENSE_VECTORS = {"avx512": 4, "avx2": 3, "portable": 3}
+_NEAR_FLAT = 65536  # the same for one sample
+_NEAR = 98304  # bytes of pixels that a part may touch, by measurement: twice the nearest cache
 
-BLOCK = np.dtype(
+_BLOCK = np.dtype(
     [
         ("n_runs", "<i4"),
         ("length", "<i4"),
         ("group", "<i4"),
         ("mask", "<i4"),
-        ("in", "<i4", (RUNS[0],)),
-        ("out", "<i4", (RUNS[0],)),
+        ("in", "<i4", (_RUNS[0],)),
+        ("out", "<i4", (_RUNS[0],)),
     ]
 )
 
@@ -153,12 +153,12 @@ def _n_parts(step: Step, *, n: int) -> int:
     """Return how many parts keep the pixels that a block meets in the nearest cache."""
     op = step.geometry
     ys, xs = alive(step.geometry, step.image)
-    near = NEAR
+    near = _NEAR
     pitch = step.inputs[0].known.pitch
     if n == 1:
         floats = 16 * 16 + 2 * 16 + (len(ys) - 1) * pitch
         floats = min(floats, step.inputs[0].known.plane) * max(1, step.inputs[0].phases)
-        near = NEAR_FLAT
+        near = _NEAR_FLAT
     else:
         floats = 16 * (len(ys) + 3 * op.stride[0]) * (len(xs) + 3 * op.stride[1])
         floats = min(floats, 16 * step.inputs[0].shape[1] * step.inputs[0].shape[2])
@@ -186,7 +186,7 @@ def pack_conv(step: Step, *, kind: str, n: int, isa: str) -> PackedConv:
         make(
             weight[:, part].transpose(0, 2, 1),
             np.add.outer(tap_at, channel_at[part]),
-            n_together=DENSE_ROWS[isa],
+            n_together=_DENSE_ROWS[isa],
         )
         for part in parts
     ]
@@ -210,10 +210,10 @@ def pack_conv(step: Step, *, kind: str, n: int, isa: str) -> PackedConv:
     )
 
 
-Piece = tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]
+_Piece = tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]
 
 
-def _sparse(weight: Floats, offsets: NDArray[Any], *, n_together: int) -> Piece:
+def _sparse(weight: Floats, offsets: NDArray[Any], *, n_together: int) -> _Piece:
     """Return values, offsets, counts [row, tap] and order of a weight [row, tap, channel]."""
     del n_together
     order = np.argsort(-np.count_nonzero(weight, axis=(1, 2)), kind="stable")
@@ -223,7 +223,7 @@ def _sparse(weight: Floats, offsets: NDArray[Any], *, n_together: int) -> Piece:
     return weight[rows, tap, channel], offsets[tap, channel], counts, order
 
 
-def _dense(weight: Floats, offsets: NDArray[Any], *, n_together: int) -> Piece:
+def _dense(weight: Floats, offsets: NDArray[Any], *, n_together: int) -> _Piece:
     n_rows, n_taps, n_channels = weight.shape
     n_blocks = -(-n_rows // n_together)
     full = np.zeros((n_blocks * n_together, n_taps, n_channels), np.float32)
@@ -243,7 +243,7 @@ def positions(step: Step, *, n: int, isa: str, kind: str) -> Positions:
         kind: sparse or dense: how many vectors a block has.
     """
     lanes = LANES[isa]
-    most = DENSE_VECTORS[isa] if kind == "dense" else VECTORS[isa]
+    most = _DENSE_VECTORS[isa] if kind == "dense" else _VECTORS[isa]
     if n == 1:
         return _flat_positions(step, lanes=lanes, most=most)
     op = step.geometry
@@ -272,7 +272,7 @@ def positions(step: Step, *, n: int, isa: str, kind: str) -> Positions:
                 places = [(a + at * lanes, b + at * lanes) for a, b in runs[part]]
                 blocks.append((length, len(groups) - 1, places))
             groups.append(len(ranges))
-    table = np.zeros(len(blocks), BLOCK)
+    table = np.zeros(len(blocks), _BLOCK)
     for row, (length, group, places) in zip(table, blocks, strict=True):
         row["n_runs"], row["length"], row["group"] = len(places), length, group
         row["in"][: len(places)] = [source for source, _ in places]
@@ -311,14 +311,14 @@ def _tiled(n_runs: int, length: int, *, most: int) -> list[tuple[slice, int, int
 
     Of blocks of one size, nearly square ones share most of what they read.
     """
-    sizes = [(r, min(length, most // r)) for r in RUNS if r <= min(n_runs, most)]
+    sizes = [(r, min(length, most // r)) for r in _RUNS if r <= min(n_runs, most)]
     runs, longest = max(sizes, key=lambda size: (size[0] * size[1], -size[0] - size[1]))
     cuts: list[slice] = []
     for size in _even(n_runs, most=runs):
         end = (cuts[-1].stop if cuts else 0) + size
         while not cuts or cuts[-1].stop < end:
             at = cuts[-1].stop if cuts else 0
-            cuts.append(slice(at, at + next(r for r in RUNS if r <= end - at)))
+            cuts.append(slice(at, at + next(r for r in _RUNS if r <= end - at)))
     blocks = []
     for part in cuts:
         start = 0
@@ -341,7 +341,7 @@ def _flat_positions(step: Step, *, lanes: int, most: int) -> Positions:
     pixels = np.arange(n_vectors * lanes)
     inside = (pixels % pitch < width) & (pixels < height * pitch)
     sizes = _even(n_vectors, most=most)
-    table = np.zeros(len(sizes), BLOCK)
+    table = np.zeros(len(sizes), _BLOCK)
     table["n_runs"], table["length"] = 1, sizes
     table["mask"] = np.cumsum(sizes) - sizes
     table["in"][:, 0] = table["out"][:, 0] = table["mask"] * lanes

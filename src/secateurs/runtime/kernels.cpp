@@ -29,7 +29,9 @@ constexpr int kLanes = 4;
 #define EXPORT extern "C" __attribute__((visibility("default")))
 #define INLINE inline __attribute__((always_inline))
 
-constexpr int32_t kAbiVersion = 2;
+#ifndef SECATEURS_SOURCES
+#define SECATEURS_SOURCES ""
+#endif
 
 enum Kind : int32_t { kDense = 0, kRows = 1, kDense1 = 2, kSell = 3 };
 enum Precision : int32_t { kFp32 = 0, kBf16 = 1, kInt8 = 2 };
@@ -567,7 +569,8 @@ EXPORT int32_t VARIANT(secateurs_chain)(const Layer* const* layers, int32_t n_la
 }
 
 #if defined(SECATEURS_VARIANT_PORTABLE)
-EXPORT int32_t secateurs_abi_version() { return kAbiVersion; }
+// Of building.py's digest: a library of other sources may lay its structures out otherwise.
+EXPORT const char* secateurs_sources() { return SECATEURS_SOURCES; }
 
 // 2: AVX-512, 1: AVX2, 0: neither; by what the processor and the operating system both support.
 EXPORT int32_t secateurs_best_variant() {

@@ -14,10 +14,10 @@ from secateurs.runtime.program import Floats, Op, Program
 
 __all__ = ["Layout", "Step", "Value", "alive", "lower", "taps"]
 
-TINY = 4  # pixels up to which a convolution of one sample becomes a linear layer
-PAIRS = 32  # taps, or pairs of pixels that meet, up to which they are written out
-SMALL = 64  # pixels up to which one sample's are gathered for each tap, to stand aligned
-WASTE = 1.5  # a row of pixels may be longer by this before pixels are gathered instead
+_TINY = 4  # pixels up to which a convolution of one sample becomes a linear layer
+_PAIRS = 32  # taps, or pairs of pixels that meet, up to which they are written out
+_SMALL = 64  # pixels up to which one sample's are gathered for each tap, to stand aligned
+_WASTE = 1.5  # a row of pixels may be longer by this before pixels are gathered instead
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -238,7 +238,7 @@ def _is_unrolled(op: Op, value: Value, *, n: int) -> bool:
     n_pairs = sum(map(len, ys)) * sum(map(len, xs))
     if op.shape[1:] != (1, 1):
         # One sample of a tiny image leaves most lanes idle, and linear layers do not.
-        return n == 1 and n_pairs <= PAIRS and math.prod(op.shape[1:]) <= TINY
+        return n == 1 and n_pairs <= _PAIRS and math.prod(op.shape[1:]) <= _TINY
     # Where most pixels are never read, a dense layer would multiply by zeros. (For one sample, a
     # vector has no room for what a convolution over flat pixels writes.)
     return n == 1 or n_pairs * 4 >= math.prod(value.shape[1:])
@@ -265,15 +265,15 @@ def _direct(op: Op, value: Value) -> bool:
     return (
         op.stride == (1, 1)
         and not value.vector
-        and max(width, out) + op.padding[1] <= WASTE * out + 1
+        and max(width, out) + op.padding[1] <= _WASTE * out + 1
         and max(op.padding) < 64
     )
 
 
 def _gathered(low: _Lowering, index: int, op: Op, value: Value) -> Value:
     ys, xs = alive(op, value.shape)
-    small = math.prod(op.shape[1:]) <= SMALL and op.kernel != (1, 1)
-    if small and ys and xs and len(ys) * len(xs) <= PAIRS:
+    small = math.prod(op.shape[1:]) <= _SMALL and op.kernel != (1, 1)
+    if small and ys and xs and len(ys) * len(xs) <= _PAIRS:
         shape = (value.shape[0], op.shape[1], op.shape[2])
         out = Value(shape=shape, vector=False, phases=len(ys) * len(xs), by_tap=True)
         low.steps.append(Step(kind="gather", op=index, inputs=[value], out=out, geometry=op))

@@ -11,15 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from secateurs.errors import InputError
+from secateurs.runtime.building import digest
 from secateurs.runtime.pack import KINDS, PRECISIONS, Packed
+from secateurs.runtime.program import Floats
 
-__all__ = ["ABI_VERSION", "ISAS", "Layer", "Native", "isa", "kinds", "linear", "load", "struct"]
+__all__ = ["ISAS", "LIBRARY", "Layer", "Native", "isa", "kinds", "linear", "load", "struct"]
 
-ABI_VERSION = 2
 ISAS = ("portable", "avx2", "avx512")
 LIBRARY = Path(__file__).resolve().parent / "_kernels.so"
-
-Floats = NDArray[np.float32]
 
 
 class Layer(ctypes.Structure):
@@ -63,7 +62,7 @@ class Native:
 
 @functools.cache
 def load(*, isa: str | None = None, path: Path = LIBRARY) -> Native | None:
-    """Return the library, or None where it was not built or has another interface.
+    """Return the library, or None where it was not built, or from other sources than these.
 
     Args:
         isa: the instruction set; by default the best one, or $SECATEURS_ISA.
@@ -80,10 +79,11 @@ def load(*, isa: str | None = None, path: Path = LIBRARY) -> Native | None:
         return None
     try:
         library = ctypes.CDLL(str(path))
-        version = library.secateurs_abi_version()
+        library.secateurs_sources.restype = ctypes.c_char_p
+        sources = library.secateurs_sources().decode()
     except (OSError, AttributeError):
         return None
-    if version != ABI_VERSION:
+    if sources != (digest() or sources):  # other structures would be read as if they were these
         return None
     best = int(library.secateurs_best_variant())
     wanted = isa or os.environ.get("SECATEURS_ISA") or ISAS[best]

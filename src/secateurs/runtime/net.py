@@ -100,7 +100,7 @@ class Net:
         self.sizes, self.costs = _sizes_and_costs(program)
         self._fallback: _Function | None = None
         if self.library is None:
-            fallback.announce("it was not built or not found")
+            fallback.announce("it was not built, or from other sources: reinstall")
 
     @property
     def backend(self) -> str:

@@ -26,20 +26,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from secateurs.errors import InputError
+from secateurs.runtime.program import Floats
 
-__all__ = ["KINDS", "PRECISIONS", "Packed", "Sparse", "pack", "sparse"]
+__all__ = ["KINDS", "PRECISIONS", "Packed", "Sparse", "aligned", "pack", "sparse"]
 
 KINDS = ("dense", "rows", "dense1", "sell")
 PRECISIONS = ("fp32", "bf16", "int8")
 
-PANEL = 12  # rows of a panel of the dense kernel
-BAND = 1024  # rows whose sums wait in the second cache for their next block of columns
-SLAB = 64  # rows of a slab of the kernels for one sample
-LOOKUP = 31  # columns that two registers hold, with one place left for a zero
-UNUSED = np.uint32((1 << 30) - 1)  # a lane of which no column is used
-PER_WORD = 6  # 5-bit columns in a 32-bit lane
-
-Floats = NDArray[np.float32]
+_PANEL = 12  # rows of a panel of the dense kernel
+_BAND = 1024  # rows whose sums wait in the second cache for their next block of columns
+_SLAB = 64  # rows of a slab of the kernels for one sample
+_LOOKUP = 31  # columns that two registers hold, with one place left for a zero
+_UNUSED = np.uint32((1 << 30) - 1)  # a lane of which no column is used
+_PER_WORD = 6  # 5-bit columns in a 32-bit lane
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -161,7 +160,7 @@ def pack(
     elif kind == "sell":
         arrays = _sell(kept, values)
     else:
-        arrays = _slabs(kept, values, size=PANEL if kind == "dense" else SLAB)
+        arrays = _slabs(kept, values, size=_PANEL if kind == "dense" else _SLAB)
     order = arrays["order"]
     if kind == "sell":
         bias = _slab_order(bias, order)
@@ -219,7 +218,7 @@ def _rows(kept: Sparse, values: NDArray[Any], *, block: int | None) -> dict[str,
     width = max(1, min(block or kept.n_cols, kept.n_cols))
     n_blocks = max(1, -(-kept.n_cols // width))
     # With one block each output is written once, from wherever.
-    size = max(1, min(n_rows, BAND if n_blocks > 1 else n_rows))
+    size = max(1, min(n_rows, _BAND if n_blocks > 1 else n_rows))
     n_bands = max(1, -(-n_rows // size))
     rows = _row_ids(kept)
     part = rows // size * n_blocks + kept.columns // width
@@ -265,25 +264,25 @@ def _slabs(kept: Sparse, values: NDArray[Any], *, size: int) -> dict[str, Any]:
 
 
 def _slab_order(array: Floats, order: NDArray[np.int32]) -> Floats:
-    padded = np.zeros(-(-len(order) // SLAB) * SLAB, np.float32)
+    padded = np.zeros(-(-len(order) // _SLAB) * _SLAB, np.float32)
     padded[: len(order)] = array[order]
     return padded
 
 
 def _sell(kept: Sparse, values: NDArray[Any]) -> dict[str, Any]:
     n_rows = len(kept.counts)
-    n_slabs, n_blocks = -(-n_rows // SLAB), max(1, -(-kept.n_cols // LOOKUP))
+    n_slabs, n_blocks = -(-n_rows // _SLAB), max(1, -(-kept.n_cols // _LOOKUP))
     order = np.argsort(-kept.counts, kind="stable").astype(np.int32)
-    rows, blocks = np.argsort(order)[_row_ids(kept)], kept.columns // LOOKUP
+    rows, blocks = np.argsort(order)[_row_ids(kept)], kept.columns // _LOOKUP
     cell = rows * n_blocks + blocks
-    counts = np.bincount(cell, minlength=n_slabs * SLAB * n_blocks)
+    counts = np.bincount(cell, minlength=n_slabs * _SLAB * n_blocks)
     # [slab, block, row of the slab]
-    counts = counts.reshape(n_slabs, SLAB, n_blocks).transpose(0, 2, 1)
+    counts = counts.reshape(n_slabs, _SLAB, n_blocks).transpose(0, 2, 1)
     sorted_rows = np.argsort(-counts, axis=2, kind="stable")
     places = np.argsort(sorted_rows, axis=2).astype(np.uint8)
     steps = np.take_along_axis(counts, sorted_rows[:, :, ::16], axis=2)
     starts, runs, listed, steps = _runs(steps)
-    words = -(-steps // PER_WORD)
+    words = -(-steps // _PER_WORD)
     vector = 16 * values.itemsize
     group_bytes = 64 * words + vector * steps
     sizes = np.where(steps[:, :, 0] > 0, 64 + group_bytes.sum(axis=2), 0)
@@ -298,20 +297,20 @@ def _sell(kept: Sparse, values: NDArray[Any]) -> dict[str, Any]:
     data[inside] = places[slab_of, sequence]
 
     # Each value's step is its rank in its (row, block); columns ascend, so cells are contiguous.
-    first = np.zeros(n_slabs * SLAB * n_blocks, np.int64)
+    first = np.zeros(n_slabs * _SLAB * n_blocks, np.int64)
     by_cell = np.argsort(cell, kind="stable")
     flat = np.bincount(cell, minlength=len(first))
     first[1:] = np.cumsum(flat)[:-1]
     step = np.empty(len(cell), np.int64)
     step[by_cell] = np.arange(len(cell)) - first[cell[by_cell]]
-    slab = rows // SLAB
-    place = places[slab, blocks, rows % SLAB].astype(np.int64)
+    slab = rows // _SLAB
+    place = places[slab, blocks, rows % _SLAB].astype(np.int64)
     group, lane = place // 16, place % 16
     before = np.cumsum(group_bytes, axis=2) - group_bytes
     base = begin[slab, blocks] + 64 + before[slab, blocks, group]
-    word = step // PER_WORD
-    at_word = base + word * (64 + PER_WORD * vector)
-    at_value = at_word + 64 + (step % PER_WORD) * vector + lane * values.itemsize
+    word = step // _PER_WORD
+    at_word = base + word * (64 + _PER_WORD * vector)
+    at_value = at_word + 64 + (step % _PER_WORD) * vector + lane * values.itemsize
     as_bytes = values.view(np.uint8).reshape(-1, values.itemsize)
     data[at_value[:, None] + np.arange(values.itemsize)] = as_bytes
     # Padding looks up the last place: all bits are set until a column clears some.
@@ -319,14 +318,16 @@ def _sell(kept: Sparse, values: NDArray[Any]) -> dict[str, Any]:
     counted = np.arange(int(words.max(initial=0)))
     owner = np.nonzero(words[slab_of, sequence][:, :, None] > counted)
     first_word = (begin[:, :, None] + 64 + before)[slab_of, sequence][owner[:2]]
-    lanes[(first_word + owner[2] * (64 + PER_WORD * vector))[:, None] // 4 + np.arange(16)] = UNUSED
-    cleared = (LOOKUP - kept.columns % LOOKUP).astype(np.uint32)
-    cleared <<= (5 * (step % PER_WORD)).astype(np.uint32)
+    lanes[(first_word + owner[2] * (64 + _PER_WORD * vector))[:, None] // 4 + np.arange(16)] = (
+        _UNUSED
+    )
+    cleared = (_LOOKUP - kept.columns % _LOOKUP).astype(np.uint32)
+    cleared <<= (5 * (step % _PER_WORD)).astype(np.uint32)
     np.bitwise_and.at(lanes, at_word // 4 + lane, ~cleared)
     return {
         "n_blocks": n_slabs,
         "values": data,
-        "indices": (sequence * LOOKUP).astype(np.int32),
+        "indices": (sequence * _LOOKUP).astype(np.int32),
         "starts": starts,
         "counts": runs,
         "order": order,
@@ -355,11 +356,11 @@ def _runs(
     return np.array(starts, np.int32), table, listed, steps
 
 
-GUESS = 4  # steps that a wrong guess of a branch costs, measured
+_GUESS = 4  # steps that a wrong guess of a branch costs, measured
 
 
 def _merged(rows: NDArray[np.int64]) -> list[slice]:
-    """Return the cheapest cut of sorted rows into runs: padding within runs + `GUESS` a run."""
+    """Return the cheapest cut of sorted rows into runs: padding within runs + `_GUESS` a run."""
     n = len(rows)
     best = [0.0] + [float("inf")] * n
     cut = [0] * (n + 1)
@@ -367,7 +368,7 @@ def _merged(rows: NDArray[np.int64]) -> list[slice]:
         top = rows[end - 1].copy()
         for start in range(end - 1, max(-1, end - 65), -1):
             top = np.maximum(top, rows[start])
-            cost = best[start] + float(top.sum()) * (end - start) + GUESS
+            cost = best[start] + float(top.sum()) * (end - start) + _GUESS
             if cost < best[end]:
                 best[end], cut[end] = cost, start
     parts = []

@@ -13,8 +13,8 @@ from secateurs.runtime.program import Op
 
 __all__ = ["arrange", "place"]
 
-UNIT = 16  # floats to which places and channels are rounded
-GAP = 5
+_UNIT = 16  # floats to which places and channels are rounded
+_GAP = 5
 """Pixels of a channel modulo 16: its pixels must not share a set of the caches with all others."""
 
 
@@ -28,7 +28,7 @@ def arrange(steps: list[Step], source: Value, *, n: int) -> None:
             channels, height, width = value.shape
             pixels = height * width
             if id(value) in convolved - flattened and pixels >= 32:
-                pixels += (GAP - pixels) % 16
+                pixels += (_GAP - pixels) % 16
             plane = pixels * n
             value.layout = Layout(pitch=width * n, plane=plane, size=channels * plane)
         return
@@ -36,7 +36,7 @@ def arrange(steps: list[Step], source: Value, *, n: int) -> None:
     for value in values:
         if value.vector:
             _, height, width = value.shape
-            size = -(-math.prod(value.shape) // UNIT) * UNIT
+            size = -(-math.prod(value.shape) // _UNIT) * _UNIT
             value.layout = Layout(pitch=width, plane=height * width, size=size)
     for step in steps:
         if step.kind == "gather":
@@ -56,7 +56,7 @@ class _Size:
     pitch: int = 0
 
     def plane(self, height: int) -> int:
-        return -(-(height * self.pitch + self.guard) // UNIT) * UNIT
+        return -(-(height * self.pitch + self.guard) // _UNIT) * _UNIT
 
     @property
     def guard(self) -> int:
@@ -88,7 +88,7 @@ def _pitches(steps: list[Step], values: list[Value]) -> dict[tuple[int, int], _S
 
 def _reach(op: Op, *, pitch: int) -> int:
     """Return the last float of a plane that a convolution of one sample reads, from its origin."""
-    pixels = -(-op.shape[1] * pitch // UNIT) * UNIT
+    pixels = -(-op.shape[1] * pitch // _UNIT) * _UNIT
     return (
         pixels
         - 1
@@ -100,10 +100,10 @@ def _phase_layout(step: Step, sizes: dict[tuple[int, int], _Size]) -> Layout:
     op = step.geometry
     channels, rows, columns = step.out.shape
     pitch = sizes[op.shape[1], op.shape[2]].pitch
-    plane = -(-rows * pitch // UNIT) * UNIT
-    reach = -(-op.shape[1] * pitch // UNIT) * UNIT
+    plane = -(-rows * pitch // _UNIT) * _UNIT
+    reach = -(-op.shape[1] * pitch // _UNIT) * _UNIT
     reach += (rows - op.shape[1]) * pitch + columns - op.shape[2]
-    tail = -(-max(0, reach - plane) // UNIT) * UNIT
+    tail = -(-max(0, reach - plane) // _UNIT) * _UNIT
     size = channels * step.out.phases * plane + tail
     return Layout(pitch=pitch, plane=plane, guard=0, tail=tail, size=size)
 
@@ -115,14 +115,14 @@ def _tails(steps: list[Step], sizes: dict[tuple[int, int], _Size]) -> dict[tuple
             key = step.inputs[0].shape[1:]
             size = sizes[key]
             over = _reach(step.geometry, pitch=size.pitch) + 1 - size.plane(key[0])
-            tails[key] = max(tails[key], -(-over // UNIT) * UNIT)
+            tails[key] = max(tails[key], -(-over // _UNIT) * _UNIT)
     return tails
 
 
 def _padded(value: Value, size: _Size, tail: int) -> Layout:
     channels, height, _ = value.shape
     plane = size.plane(height)
-    before = -(-size.guard // UNIT) * UNIT
+    before = -(-size.guard // _UNIT) * _UNIT
     whole = before + channels * plane + tail
     return Layout(pitch=size.pitch, plane=plane, guard=size.guard, tail=tail, size=whole)
 
@@ -154,19 +154,19 @@ def place(steps: list[Step], source: Value, result: Value) -> int:
             lives.setdefault(id(value), [time, time])[1] = time
     lives[id(owner(result))][1] = len(steps) + 1
     # Steps may read a little beyond what they use, where whole vectors are the faster way.
-    margin = UNIT * max(
-        [4] + [-(-_before(step) // UNIT) for step in steps if step.kind == "gather"]
+    margin = _UNIT * max(
+        [4] + [-(-_before(step) // _UNIT) for step in steps if step.kind == "gather"]
     )
     placed: list[tuple[int, int, list[int]]] = []
     for key in sorted(held, key=lambda k: -held[k].known.size):
         value, life = held[key], lives[key]
-        size = max(UNIT, -(-value.known.size // UNIT) * UNIT)
+        size = max(_UNIT, -(-value.known.size // _UNIT) * _UNIT)
         at = margin
         for start, end, other in sorted(placed):
             if other[0] <= life[1] and life[0] <= other[1] and start < at + size and at < end:
                 at = end
         placed.append((at, at + size, life))
-        value.at = at + -(-max(0, value.known.guard) // UNIT) * UNIT
+        value.at = at + -(-max(0, value.known.guard) // _UNIT) * _UNIT
     for step in steps:
         for value in (*step.inputs, step.out):
             value.at = owner(value).at
@@ -177,4 +177,4 @@ def place(steps: list[Step], source: Value, result: Value) -> int:
 def _before(step: Step) -> int:
     """Return how far before and after a value `gather` may read."""
     (y, x), pitch = step.geometry.kernel, step.inputs[0].known.pitch
-    return (y + 1) * pitch + x + 4 * UNIT
+    return (y + 1) * pitch + x + 4 * _UNIT

@@ -18,7 +18,7 @@ from secateurs.runtime.structures import PlanStruct, StepStruct, fill, scratch, 
 
 __all__ = ["Plan", "choices", "plan", "run", "time_steps"]
 
-HALF = 0.45  # density from which all weights are faster than the kept ones alone
+_HALF = 0.45  # density from which all weights are faster than the kept ones alone
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -76,7 +76,7 @@ def choices(program: Program, *, n: int, isa: str) -> tuple[tuple[str, ...], ...
 def _default(step: Step, *, n: int, isa: str) -> str:
     assert step.weight is not None
     weight = step.weight
-    all_of_them = np.count_nonzero(weight) > HALF * weight.size
+    all_of_them = np.count_nonzero(weight) > _HALF * weight.size
     if step.kind == "conv2d":
         return "dense" if all_of_them else "sparse"
     if n == 1:

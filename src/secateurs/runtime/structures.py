@@ -15,7 +15,7 @@ from secateurs.runtime.program import ACTIVATIONS
 
 __all__ = ["PlanStruct", "StepStruct", "fill", "scratch", "view"]
 
-STEPS = (
+_STEPS = (
     "linear",
     "conv2d",
     "scale",
@@ -110,7 +110,7 @@ def fill(
     channels = np.array([value.shape[0] for value in step.inputs], np.int32)
     keep.extend((inputs, channels))
     op, source, out = step.geometry, step.inputs[0], step.out
-    row.kind = STEPS.index(step.kind)
+    row.kind = _STEPS.index(step.kind)
     row.activation = ACTIVATIONS.index(step.activation)
     row.n_inputs, row.include_padding = len(inputs), int(op.include_padding)
     row.channels, row.height, row.width = out.shape
