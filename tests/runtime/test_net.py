@@ -84,12 +84,19 @@ def test_large_values_make_small_tiles():
     assert not made.run(x, None).any()
 
 
+def work(seconds):
+    """Keep a core busy: time asleep is none of a thread's own."""
+    end = time.thread_time() + seconds
+    while time.thread_time() < end:
+        pass
+
+
 def fake_torch(monkeypatch, *, seconds):
     """A dense path that takes so long, and whose results are recognised."""
 
     def make(_, *, packed):
         def run(x):
-            time.sleep(seconds)
+            work(seconds)
             return np.full((len(x), 64), 7, np.float32)
 
         return run
@@ -101,13 +108,22 @@ def fake_torch(monkeypatch, *, seconds):
 def test_a_faster_dense_path_is_taken(monkeypatch):
     fake_torch(monkeypatch, seconds=0)
     made = Net(program(), precision="fp32")
-    monkeypatch.setattr(made, "_tile", lambda n: lambda x, threads: time.sleep(1e-3))
+    monkeypatch.setattr(made, "_tile", lambda n: lambda x, threads: work(1e-3))
     made._compare_with_torch(made.program())
     assert made.run(np.zeros((0, 64), np.float32), None).shape == (0, 64)
     for rows in (1, 5, 16, 300, 5000):
         x = np.zeros((rows, 64), np.float32)
         assert (made.run(x, None) == 7).all()
         assert (made.run(x, 2) == 7).all()
+
+
+def test_a_dense_path_that_only_waits_less_is_not_taken(monkeypatch):
+    fake_torch(monkeypatch, seconds=1e-3)
+    made = Net(program(), precision="fp32")
+    # ours does less, and is kept waiting by a neighbour
+    monkeypatch.setattr(made, "_tile", lambda n: lambda x, threads: time.sleep(3e-3))
+    made._compare_with_torch(made.program())
+    assert not made._dense
 
 
 def test_a_slower_dense_path_is_not(monkeypatch):

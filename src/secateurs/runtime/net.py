@@ -297,20 +297,21 @@ class Net:
         thin = self.kept < 0.3 * self.prunable
         n_torch = dense.n_torch_threads()
         # one thread's own time where torch has no other: neighbours on its core do not count
+        cpu_clock = time.thread_time if n_torch == 1 else time.process_time
         clock = time.thread_time if n_torch == 1 else time.perf_counter
         found: dict[int, _Function | None] = {}
         for rows in _BATCHES:
             x = np.zeros((rows, self._shape[0]), np.float32)
             timers = {name: partial(other, x) for name, other in known.items()}
-            timers["ours"] = partial(self.run, x, min(self.threads(rows), n_torch))
+            n_ours = min(self.threads(rows), n_torch)
+            timers["ours"] = partial(self.run, x, n_ours)
             least = fastest(timers, seconds=_SECONDS / 8, clock=clock)
             best = min(known, key=lambda name: least[name])
-            if least[best] < _AHEAD * least["ours"]:
-                # a neighbour may have slowed us down
-                again = fastest(timers, seconds=_SECONDS, clock=clock)
-                least = {name: min(least[name], again[name]) for name in timers}
-                best = min(known, key=lambda name: least[name])
-            found[rows] = known[best] if least[best] < _AHEAD * least["ours"] else None
+            taken = least[best] < _AHEAD * least["ours"]
+            if taken:  # a neighbour may have slowed us down: torch's cores have to work less, too
+                again = fastest(timers, seconds=_SECONDS, clock=cpu_clock, within=math.inf)
+                taken = again[best] / n_torch < _AHEAD * again["ours"] / n_ours
+            found[rows] = known[best] if taken else None
             # larger batches help torch, but not by that much
             clear = rows >= _CLEAR and thin and least[best] > 1.5 * least["ours"]
             if clear or 4 * least["ours"] > _LONG:
