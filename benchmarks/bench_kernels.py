@@ -11,7 +11,8 @@ the third cache (n = 1: the packed bytes), each measured in the same run.
     python benchmarks/bench_kernels.py [--isa avx512,avx2,portable] [--samples 1,16,32,64]
         [--densities 0.5,0.25,0.125,0.0625,0.02] [--widths 28,512,...,2] [--seconds 1]
 
-What was tried beside what is there (Zen 5; time before over time after, by variants that were not kept):
+What was tried beside what is there (Zen 5; time before over time after, by runs of variants that
+are not here):
 
 - loads are what is short, not multiply-adds: four weights by one load and shuffles in registers
   1.05 to 1.16, four columns by one 64-bit load 1.08 to 1.22 (most at n = 16), both kept;
