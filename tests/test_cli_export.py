@@ -19,9 +19,7 @@ from secateurs.runtime.predictors import TableEngine
 
 TINY = ["--set", "widths=[16,16]", "--set", "search_epochs=2", "--set", "finetune_epochs=7"]
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::secateurs.errors.FallbackWarning", "ignore::secateurs.errors.CollapseWarning"
-)
+pytestmark = pytest.mark.filterwarnings("ignore::secateurs.errors.CollapseWarning")
 
 
 def said(capsys):

@@ -19,7 +19,6 @@ BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
     "ignore:.*does not have many workers.*",
     "ignore:.*GPU available but not used.*",
     "ignore:.*isinstance.treespec, LeafSpec.*",
-    "ignore::secateurs.errors.FallbackWarning",
 )
 @pytest.mark.slow
 @pytest.mark.parametrize(

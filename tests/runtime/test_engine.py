@@ -33,7 +33,6 @@ from secateurs.runtime.program import Op, Program
 
 ROOT = Path(runtime.__file__).parents[2]
 
-pytestmark = pytest.mark.filterwarnings("ignore::secateurs.errors.FallbackWarning")
 compiled_only = pytest.mark.skipif(native.load() is None, reason="the kernels were not built")
 
 

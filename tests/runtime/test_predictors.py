@@ -25,9 +25,7 @@ from secateurs.runtime.program import Op, Program
 ROOT = Path(runtime.__file__).parents[2]
 TINY = {"widths": (32, 32), "search_epochs": 2, "finetune_epochs": 7, "random_state": 0}
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::secateurs.errors.FallbackWarning", "ignore::secateurs.errors.CollapseWarning"
-)
+pytestmark = pytest.mark.filterwarnings("ignore::secateurs.errors.CollapseWarning")
 
 
 def table(n=200, *, seed=0):

@@ -65,7 +65,6 @@ def test_peaks_are_in_order():
     assert 1e9 < found["fma"] < 1e13
 
 
-@pytest.mark.filterwarnings("ignore::secateurs.errors.FallbackWarning")
 @pytest.mark.parametrize("backend", ["kernels", "fallback"])
 @pytest.mark.parametrize("seed", range(4))
 def test_any_program_has_a_table(seed, backend, monkeypatch):
@@ -83,7 +82,6 @@ def test_any_program_has_a_table(seed, backend, monkeypatch):
 
 
 @pytest.mark.parametrize("rows", [0, -1, 1.5, True])
-@pytest.mark.filterwarnings("ignore::secateurs.errors.FallbackWarning")
 def test_rows_are_a_positive_number(rows):
     with pytest.raises(InputError, match="rows must be a positive number"):
         Engine(layers(0.1)[0], tune=False).report(rows=rows)
