@@ -64,7 +64,7 @@ def test_the_fastest_is_found_and_the_slow_one_called_less():
         time.sleep(seconds)
 
     least = fastest(
-        {"slow": lambda: call("slow", 2e-2), "quick": lambda: call("quick", 1e-3)}, seconds=0.1
+        {"slow": lambda: call("slow", 2e-2), "quick": lambda: call("quick", 1e-3)}, seconds=0.5
     )
     assert 1e-3 <= least["quick"] < 1e-2 <= least["slow"]
     assert calls["slow"] <= 2 < calls["quick"]
@@ -79,7 +79,7 @@ def test_nobody_is_given_up_unless_asked():
 
     timers = {"slow": lambda: call("slow", 5e-3), "quick": lambda: call("quick", 0)}
     fastest(timers, seconds=0.05, within=np.inf)
-    assert calls["slow"] == calls["quick"] > 2
+    assert calls["slow"] == calls["quick"] >= 2
 
 
 def test_blocks_are_named():
