@@ -12,7 +12,8 @@ from reference import packed as slow
 from secateurs.errors import InputError
 from secateurs.runtime import building, native
 from secateurs.runtime import pack as packing
-from secateurs.runtime.pack import PRECISIONS, pack
+from secateurs.runtime.pack import pack
+from secateurs.runtime.precision import PRECISIONS
 
 BEST = native.load()
 pytestmark = pytest.mark.skipif(

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from reference import packed as slow
 from secateurs.errors import InputError
 from secateurs.runtime import pack as packing
-from secateurs.runtime.pack import KINDS, PRECISIONS, Sparse, pack, sparse
+from secateurs.runtime.pack import KINDS, Sparse, pack, sparse
+from secateurs.runtime.precision import PRECISIONS
 
 
 def drawn(n_rows, n_cols, *, density, seed):

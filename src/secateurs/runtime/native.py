@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from secateurs.errors import InputError
 from secateurs.runtime.building import digest
-from secateurs.runtime.pack import KINDS, PRECISIONS, Packed
+from secateurs.runtime.pack import KINDS, Packed
+from secateurs.runtime.precision import PRECISIONS
 from secateurs.runtime.program import Floats
 
 __all__ = ["ISAS", "LIBRARY", "Layer", "Native", "isa", "kinds", "linear", "load", "struct"]

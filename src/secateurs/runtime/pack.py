@@ -26,12 +26,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from secateurs.errors import InputError
+from secateurs.runtime.precision import PRECISIONS, to_bf16
 from secateurs.runtime.program import Floats
 
-__all__ = ["KINDS", "PRECISIONS", "Packed", "Sparse", "aligned", "pack", "sparse"]
+__all__ = ["KINDS", "Packed", "Sparse", "aligned", "pack", "sparse"]
 
 KINDS = ("dense", "rows", "dense1", "sell")
-PRECISIONS = ("fp32", "bf16", "int8")
 
 _PANEL = 12  # rows of a panel of the dense kernel
 _BAND = 1024  # rows whose sums wait in the second cache for their next block of columns
@@ -192,7 +192,7 @@ def _row_ids(kept: Sparse) -> NDArray[np.int64]:
 def _reduced(kept: Sparse, *, precision: str) -> tuple[NDArray[Any], Floats | None]:
     """Return values in their precision, and the scale of each row for int8."""
     if precision == "bf16":
-        return _bf16(kept.values), None
+        return to_bf16(kept.values), None
     if precision == "int8":
         if not np.isfinite(kept.values).all():
             raise InputError("int8 needs finite weights, got NaN or infinity; use fp32 or bf16")
@@ -204,13 +204,6 @@ def _reduced(kept: Sparse, *, precision: str) -> tuple[NDArray[Any], Floats | No
         scales = np.maximum(scales, np.float32(np.finfo(np.float32).tiny))
         return np.rint(kept.values / scales[rows]).astype(np.int8), scales
     return kept.values.astype(np.float32, copy=False), None
-
-
-def _bf16(values: Floats) -> NDArray[np.uint16]:
-    """Return the upper halves of floats, rounded to nearest, ties to even; NaN stays NaN."""
-    bits = np.ascontiguousarray(values, dtype=np.float32).view(np.uint32)
-    rounded = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
-    return np.where(np.isnan(values), np.uint16(0x7FC0), rounded)
 
 
 def _rows(kept: Sparse, values: NDArray[Any], *, block: int | None) -> dict[str, Any]:
